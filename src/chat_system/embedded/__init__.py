@@ -1,0 +1,1 @@
+"""The embedded house: one process, one SQLite file, nothing to install beside Python."""

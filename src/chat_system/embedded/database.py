@@ -1,0 +1,388 @@
+"""The SQLite file: who may open it, one connection that writes with group commit, and connections that read.
+
+Promises: when a write's future resolves, its transaction is on disk (WAL, `synchronous=FULL`). Writes are
+applied in the order in which they were submitted. Whatever queued during the last fsync goes into the next
+transaction, so an fsync is shared by all who wait for it.
+
+Short SQL runs on the event loop: handing it to a thread costs more than the statement. The COMMIT, which
+waits for the disk, and everything long run in threads (ADR 4).
+
+Not promised: several processes. A lock file refuses the second server of one file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from chat_system import telemetry
+from chat_system.embedded import schema
+from chat_system.errors import ChatSystemError, ConfigurationError, Unavailable
+from chat_system.telemetry import log
+
+T = TypeVar("T")
+Unit = Callable[["Transaction"], Any]
+"""A piece of a transaction. It raises a ChatSystemError only before it has changed anything."""
+
+FLUSH_MAX_UNITS = 1000
+LOCKED_WAIT_S = 5.0
+"""How long a write waits for a foreign process that holds the database's write lock."""
+LOCKED_RETRY_S = 0.01
+INLINE_MAX_BYTES = 256 * 1024
+"""What a transaction may write on the event loop; larger ones are written in the thread."""
+WRITER_CACHE_KIB = 16 * 1024
+READER_CACHE_KIB = 16 * 1024
+SCANNER_CACHE_KIB = 4 * 1024
+SCANNERS = 2
+
+
+class Transaction:
+    """One flush. Rows that can be written together are staged, and written before anything else looks."""
+
+    def __init__(self, connection: sqlite3.Connection, at: int) -> None:
+        self.at = at
+        self._connection = connection
+        self._staged: dict[str, list[Sequence[Any]]] = {}
+        self.after_commit: dict[Any, Callable[[], None]] = {}
+        """What to tell whom once it is durable, by a key that keeps it from being told twice."""
+        self.before_commit: dict[Any, Callable[[Transaction], None]] = {}
+        self.memory: dict[Any, Any] = {}
+        """What the units of one flush must know of each other before it is in a table."""
+
+    def stage(self, sql: str, row: Sequence[Any]) -> None:
+        """Write the row, together with others of the same statement, before the next `execute`."""
+        rows = self._staged.get(sql)
+        if rows is None:
+            self._staged[sql] = [row]
+        else:
+            rows.append(row)
+
+    def execute(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> sqlite3.Cursor:
+        """Run a statement that sees all that was staged."""
+        if self._staged:
+            self.settle()
+        return self._connection.execute(sql, parameters)
+
+    def lookup(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        """The first row of a query of something that is never staged, or None."""
+        return self._connection.execute(sql, parameters).fetchone()
+
+    def settle(self) -> None:
+        """Write what was staged."""
+        staged, self._staged = self._staged, {}
+        for sql, rows in staged.items():
+            self._connection.executemany(sql, rows)
+
+    def finish(self) -> None:
+        """Everything but the COMMIT."""
+        for action in self.before_commit.values():
+            action(self)
+        self.settle()
+
+
+class _Write:
+    """A unit that waits for its transaction."""
+
+    __slots__ = ("bytes", "future", "result", "submitted_at", "unit")
+
+    def __init__(self, unit: Unit, future: asyncio.Future[Any], size: int) -> None:
+        self.unit = unit
+        self.future = future
+        self.bytes = size
+        self.submitted_at = time.monotonic()
+        self.result: Any = None
+
+
+class Database:
+    """An open database file. Made by `open`; all methods belong to one event loop."""
+
+    def __init__(self, path: Path, lock: int | None) -> None:
+        self.path = path
+        self._lock = lock
+        self._loop = asyncio.get_running_loop()
+        self._writer = self._connect(WRITER_CACHE_KIB)
+        self._writer.execute("PRAGMA synchronous = FULL")
+        self._reader = self._connect(READER_CACHE_KIB)
+        self._reader.execute("PRAGMA query_only = ON")
+        self._scanner = threading.local()
+        self._scanners = ThreadPoolExecutor(SCANNERS, "scan")
+        self._scanner_connections: list[sqlite3.Connection] = []
+        self._pending: deque[_Write] = deque()
+        self._busy = False
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="commit", daemon=True)
+        self._thread.start()
+        self.on_rollback: list[Callable[[], None]] = []
+
+    @classmethod
+    async def open(cls, path: Path, *, shared: bool = False) -> Database:
+        """Open the file, making or migrating it first. `shared` is for reading beside a running server.
+
+        Raises:
+            ConfigurationError: the file is not ours, damaged, newer than this program, in use, or can't be made.
+        """
+        lock = None
+        if not shared:
+            lock = _take_lock(path)
+        try:
+            schema.examine(path)
+            if shared:
+                schema.require_current(path)
+            else:
+                schema.migrate(path)
+            return cls(path, lock)
+        except (sqlite3.Error, OSError) as error:
+            raise ConfigurationError(f"The database {path} can't be used: {error}.") from error
+        except BaseException:
+            if lock is not None:
+                os.close(lock)
+            raise
+
+    async def close(self) -> None:
+        """Wait for what is being written, and close. Idempotent."""
+        while self._busy:
+            await asyncio.sleep(0.001)
+        if self._thread.is_alive():
+            self._jobs.put(None)
+            await asyncio.to_thread(self._thread.join)
+            await asyncio.to_thread(self._scanners.shutdown)
+            for connection in (self._reader, *self._scanner_connections, self._writer):
+                connection.close()
+            if self._lock is not None:
+                os.close(self._lock)
+
+    # Reading
+
+    def read(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[Any]:
+        """All rows of a short query, read on the event loop.
+
+        Raises:
+            Unavailable: the file can't be read.
+        """
+        try:
+            return self._reader.execute(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise _unavailable("read", error) from error
+
+    async def scan(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a long query in a thread, on a connection that only reads.
+
+        Raises:
+            Unavailable: the file can't be read.
+        """
+        try:
+            return await self._loop.run_in_executor(self._scanners, self._scan, query)
+        except sqlite3.Error as error:
+            raise _unavailable("scanned", error) from error
+
+    def _scan(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        connection = getattr(self._scanner, "connection", None)
+        if connection is None:
+            connection = self._scanner.connection = self._connect(SCANNER_CACHE_KIB)
+            connection.execute("PRAGMA query_only = ON")
+            self._scanner_connections.append(connection)
+        return query(connection)
+
+    def _connect(self, cache_kib: int) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        # Waiting for a lock would stop the event loop: whoever meets one comes back later instead.
+        connection.execute("PRAGMA busy_timeout = 0")
+        connection.execute(f"PRAGMA cache_size = -{cache_kib}")
+        return connection
+
+    # Writing
+
+    def write(self, unit: Unit, *, size: int = 0) -> asyncio.Future[Any]:
+        """Run a unit in the next transaction; the future has its result once that is durable.
+
+        `size` is about how many bytes it writes; what is larger than a moment's work runs in the thread.
+
+        Raises (through the future):
+            ChatSystemError: as the unit raised it; others of the transaction are not touched.
+            Unavailable: the transaction could not be made durable.
+        """
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._pending.append(_Write(unit, future, size))
+        if not self._busy:
+            self._busy = True
+            # Soon, not now: what else is ready in this turn of the loop shares the transaction.
+            self._loop.call_soon(self._flush)
+        return future
+
+    def _flush(self) -> None:
+        writes: list[_Write] = []
+        size = 0
+        while self._pending and len(writes) < FLUSH_MAX_UNITS and (not writes or size < INLINE_MAX_BYTES):
+            write = self._pending.popleft()
+            size += write.bytes
+            writes.append(write)
+        if not writes:
+            self._busy = False
+        elif size > INLINE_MAX_BYTES:
+            self._jobs.put(lambda: self._commit_in_thread(writes))
+        else:
+            self._begin_inline(writes)
+
+    def _begin_inline(self, writes: list[_Write]) -> None:
+        try:
+            transaction = self._stage(writes)
+        except sqlite3.OperationalError as error:
+            self._roll_back()
+            if _is_locked(error) and time.monotonic() - writes[0].submitted_at < LOCKED_WAIT_S:
+                self._pending.extendleft(reversed(writes))
+                self._loop.call_later(LOCKED_RETRY_S, self._flush)
+            else:
+                self._loop.call_soon(self._settle, writes, None, error)
+        except sqlite3.Error as error:
+            self._roll_back()
+            self._loop.call_soon(self._settle, writes, None, error)
+        else:
+            self._jobs.put(lambda: self._commit(writes, transaction))
+
+    def _stage(self, writes: list[_Write]) -> Transaction:
+        """Run the units in a fresh transaction, up to its COMMIT. A unit with a defect is taken out."""
+        while True:
+            self._writer.execute("BEGIN IMMEDIATE")
+            transaction = Transaction(self._writer, time.time_ns() // 1_000_000)
+            for write in writes:
+                try:
+                    write.result = write.unit(transaction)
+                except ChatSystemError as error:
+                    write.result = error
+                except sqlite3.Error:
+                    raise
+                except Exception as error:
+                    # It may have written half: everyone else starts over without it.
+                    self._roll_back()
+                    _resolve(write, error)
+                    writes.remove(write)
+                    break
+            else:
+                transaction.finish()
+                return transaction
+
+    def _commit(self, writes: list[_Write], transaction: Transaction) -> None:
+        """In the thread: make a staged transaction durable."""
+        started = time.perf_counter()
+        try:
+            self._writer.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back()
+            self._loop.call_soon_threadsafe(self._settle, writes, None, error)
+        else:
+            telemetry.FLUSH_SECONDS.observe(time.perf_counter() - started)
+            self._loop.call_soon_threadsafe(self._settle, writes, transaction, None)
+
+    def _commit_in_thread(self, writes: list[_Write]) -> None:
+        """In the thread: run long units and make them durable."""
+        while True:
+            try:
+                transaction = self._stage(writes)
+                break
+            except sqlite3.Error as error:
+                self._roll_back()
+                waited_s = time.monotonic() - writes[0].submitted_at
+                if not _is_locked(error) or waited_s >= LOCKED_WAIT_S:
+                    self._loop.call_soon_threadsafe(self._settle, writes, None, error)
+                    return
+            time.sleep(LOCKED_RETRY_S)
+        self._commit(writes, transaction)
+
+    def _roll_back(self) -> None:
+        # SQLite has rolled back by itself after some errors.
+        if self._writer.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                self._writer.execute("ROLLBACK")
+        for forget in self.on_rollback:
+            forget()
+
+    def _settle(self, writes: list[_Write], transaction: Transaction | None, error: sqlite3.Error | None) -> None:
+        """Back on the loop: tell everyone, and go on with what has queued."""
+        if transaction is None or error is not None:
+            reason = _unavailable("written", error or sqlite3.Error("no transaction"))
+            for write in writes:
+                _resolve(write, Unavailable(reason.detail))
+        else:
+            telemetry.FLUSH_UNITS.observe(len(writes))
+            # Announce after the commit: a woken reader must find what it was woken for.
+            for announce in transaction.after_commit.values():
+                announce()
+            for write in writes:
+                _resolve(write, write.result)
+        self._flush()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+
+
+def _resolve(write: _Write, outcome: Any) -> None:
+    # The caller may have gone; what it asked for stands all the same.
+    if write.future.done():
+        return
+    loop = write.future.get_loop()
+    resolve = write.future.set_exception if isinstance(outcome, Exception) else write.future.set_result
+    try:
+        running = asyncio.get_running_loop() is loop
+    except RuntimeError:
+        running = False
+    if running:
+        resolve(outcome)
+    else:
+        loop.call_soon_threadsafe(resolve, outcome)
+
+
+def _is_locked(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+
+
+def _unavailable(doing: str, error: sqlite3.Error) -> Unavailable:
+    log.error("database failed", doing=doing, error=str(error))
+    telemetry.DATABASE_ERRORS.inc()
+    return Unavailable(f"The database can't be {doing} at the moment.")
+
+
+def _take_lock(path: Path) -> int:
+    """A lock that lives as long as the process, so that a killed server never leaves one behind."""
+    try:
+        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The database {path} can't be made or locked: {error.strerror} ({error.filename})."
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        owner = os.read(descriptor, 32).decode(errors="replace").strip() or "another process"
+        os.close(descriptor)
+        raise ConfigurationError(f"The database {path} is in use by a running server (process {owner}).") from error
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+    return descriptor
+
+
+def migrate_file(path: Path) -> bool:
+    """Bring a database file that no one uses to the newest schema; True when there was something to do.
+
+    Raises:
+        ConfigurationError: it can't be migrated, and why.
+    """
+    lock = _take_lock(path)
+    try:
+        schema.examine(path)
+        return schema.migrate(path)
+    except (sqlite3.Error, OSError) as error:
+        raise ConfigurationError(f"The database {path} can't be migrated: {error}.") from error
+    finally:
+        os.close(lock)

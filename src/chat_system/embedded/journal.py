@@ -1,0 +1,376 @@
+"""The journal in the SQLite file: numbering and recording are one transaction, and so is applying.
+
+Counters live in memory and are seeded from the rows; a transaction that fails forgets them. Since a fact is
+applied in the transaction that records it, the store projection never has a backlog; the search projection reads
+`search_queue`, which names the messages whose entry in the index is out of date.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from chat_system import telemetry
+from chat_system.embedded.database import Database, Transaction
+from chat_system.embedded.rows import MESSAGE_COLUMNS, NUMBER_MASK, message, message_id
+from chat_system.errors import Conflict, IdempotencyMismatch, NotFound, Stale
+from chat_system.model import (
+    ApplicationId,
+    Change,
+    ChangeChat,
+    DeleteMessage,
+    EditMessage,
+    Once,
+    OpenChat,
+    PostMessages,
+    Receipt,
+    encode_metadata,
+    fold,
+)
+from chat_system.ports import Backlog, Entry, Projection
+
+COUNTERS_MAX = 100_000
+"""How many chats' counters are kept in memory; beyond it all are forgotten and seeded again as needed."""
+
+ROW_BYTES = 200
+"""About what a message costs beside its text, for deciding where a transaction runs."""
+
+_INSERT_MESSAGE = """
+    INSERT INTO messages (id, application_id, revision, sender, body, folded, metadata, created_at)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
+_ENQUEUE = "INSERT INTO search_queue (id, queued_at) VALUES (?, ?)"
+# What is queued already keeps the text under which the index holds it.
+_ENQUEUE_AGAIN = """
+    INSERT INTO search_queue (id, indexed_as, queued_at) VALUES (?, ?, ?)
+    ON CONFLICT (id) DO UPDATE SET error = NULL"""
+_UPDATE_CHAT = "UPDATE chats SET messages_count = ?, revision = ? WHERE id = ?"
+_INSERT_RECEIPT = """
+    INSERT OR REPLACE INTO receipts
+        (application_id, once, fingerprint, number, revision, count, created_at, expires_at)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
+_FIND_RECEIPT = """
+    SELECT fingerprint, number, revision, created_at, count FROM receipts
+    WHERE application_id = ? AND once = ? AND (expires_at IS NULL OR expires_at > ?)"""
+_FIND_CHAT = """
+    SELECT chats.id, messages_count, coalesce((SELECT max(revision) FROM messages WHERE id >> 32 = chats.id), 0)
+    FROM chats JOIN applications ON applications.id = application_id
+    WHERE application_id = ? AND number = ? AND erased_at IS NULL"""
+_FIND_LAST_NUMBER = "SELECT max(id) FROM messages WHERE id BETWEEN ? AND ?"
+_FIND_MESSAGE = """
+    SELECT revision, body, folded, created_at, deleted_at FROM messages WHERE id = ?"""
+# From the cursor on, then from the start again: whoever queues often starves no one.
+_READ_QUEUE = f"""
+    SELECT q.id, m.application_id, chats.number, {MESSAGE_COLUMNS}
+    FROM search_queue q JOIN messages m ON m.id = q.id JOIN chats ON chats.id = m.id >> 32
+    WHERE q.id > ? AND q.error IS NULL ORDER BY q.id LIMIT ?"""  # noqa: S608 - a constant
+
+
+class ChatCounters:
+    """What the next message of a chat needs to know."""
+
+    __slots__ = ("application", "chat_id", "chat_number", "last", "messages_count", "revision")
+
+    def __init__(
+        self, application: ApplicationId, number: int, chat_id: int, last: int, revision: int, messages_count: int
+    ) -> None:
+        self.application = application
+        self.chat_number = number
+        self.chat_id = chat_id
+        self.last = last
+        self.revision = revision
+        self.messages_count = messages_count
+
+
+class EmbeddedJournal:
+    """Records changes. The feed is told after each commit."""
+
+    def __init__(self, database: Database, announce: Any) -> None:
+        self._database = database
+        self._announce = announce
+        self._chats: dict[tuple[ApplicationId, int], ChatCounters] = {}
+        self._last_chat: dict[ApplicationId, int] = {}
+        self._queued = asyncio.Event()
+        self._cursor = 0
+        database.on_rollback.append(self.forget)
+
+    def forget(self) -> None:
+        """Drop all counters: the rows are the truth, and may differ after a failed transaction."""
+        self._chats.clear()
+        self._last_chat.clear()
+
+    async def append(self, application: ApplicationId, change: Change, *, once: Once | None = None) -> Receipt:
+        """See `ports.Journal.append`."""
+        size = _size(change)
+
+        def unit(transaction: Transaction) -> Receipt:
+            if once is not None:
+                first = repeat(transaction, application, once)
+                if first is not None:
+                    return first
+            receipt = self._record(transaction, application, change)
+            if once is not None:
+                remember(transaction, application, once, receipt)
+            return receipt
+
+        receipt: Receipt = await self._database.write(unit, size=size)
+        return receipt
+
+    def _record(self, transaction: Transaction, application: ApplicationId, change: Change) -> Receipt:
+        if isinstance(change, PostMessages):
+            return self._post(transaction, application, change)
+        if isinstance(change, EditMessage):
+            return self._edit(transaction, application, change)
+        if isinstance(change, DeleteMessage):
+            return self._delete(transaction, application, change)
+        if isinstance(change, OpenChat):
+            return self._open(transaction, application, change)
+        return self._change_chat(transaction, application, change)
+
+    def _post(self, transaction: Transaction, application: ApplicationId, change: PostMessages) -> Receipt:
+        chat = self._counters(transaction, application, change.chat)
+        at = transaction.at
+        first, revision = chat.last + 1, chat.revision + 1
+        number = message_id(chat.chat_id, first)
+        for index, new in enumerate(change.messages):
+            folded = fold(new.body)
+            transaction.stage(
+                _INSERT_MESSAGE,
+                (
+                    number + index,
+                    application,
+                    revision + index,
+                    new.sender,
+                    new.body,
+                    None if folded == new.body else folded,
+                    encode_metadata(new.metadata),
+                    at if change.sent_at is None else change.sent_at[index],
+                ),
+            )
+            transaction.stage(_ENQUEUE, (number + index, at))
+        count = len(change.messages)
+        chat.last += count
+        chat.revision += count
+        chat.messages_count += count
+        self._touch(transaction, chat)
+        transaction.after_commit[self] = self._committed
+        telemetry.ACCEPTED.inc(count)
+        return Receipt(first, revision, at, count)
+
+    def _edit(self, transaction: Transaction, application: ApplicationId, change: EditMessage) -> Receipt:
+        chat = self._counters(transaction, application, change.chat)
+        key = message_id(chat.chat_id, change.number)
+        revision, body, folded, created_at, deleted_at = _find_message(transaction, key)
+        if deleted_at is not None:
+            raise Conflict("A deleted message can't be edited.")
+        if revision != change.based_on:
+            raise Stale
+        chat.revision += 1
+        at = _later(transaction.at, created_at)
+        indexed = folded or body
+        now = fold(change.body)
+        transaction.execute(
+            "UPDATE messages SET revision = ?, body = ?, folded = ?, metadata = ?, updated_at = ? WHERE id = ?",
+            (chat.revision, change.body, None if now == change.body else now, change.metadata, at, key),
+        )
+        if now != indexed:
+            self._enqueue_again(transaction, key, indexed)
+        self._touch(transaction, chat)
+        return Receipt(change.number, chat.revision, at)
+
+    def _delete(self, transaction: Transaction, application: ApplicationId, change: DeleteMessage) -> Receipt:
+        chat = self._counters(transaction, application, change.chat)
+        key = message_id(chat.chat_id, change.number)
+        revision, body, folded, created_at, deleted_at = _find_message(transaction, key)
+        if deleted_at is not None:
+            return Receipt(change.number, revision, deleted_at)
+        chat.revision += 1
+        chat.messages_count -= 1
+        at = _later(transaction.at, created_at)
+        transaction.execute(
+            "UPDATE messages SET revision = ?, body = NULL, folded = NULL, metadata = NULL, updated_at = ?,"
+            " deleted_at = ? WHERE id = ?",
+            (chat.revision, at, at, key),
+        )
+        self._enqueue_again(transaction, key, folded or body)
+        self._touch(transaction, chat)
+        return Receipt(change.number, chat.revision, at)
+
+    def _open(self, transaction: Transaction, application: ApplicationId, change: OpenChat) -> Receipt:
+        last = self._last_chat.get(application)
+        if last is None:
+            row = transaction.execute(
+                "SELECT (SELECT max(number) FROM chats WHERE application_id = applications.id) FROM applications"
+                " WHERE id = ? AND erased_at IS NULL",
+                (application,),
+            ).fetchone()
+            if row is None:
+                raise NotFound
+            last = row[0] or 0
+        number = last + 1
+        at = transaction.at
+        transaction.stage(
+            "INSERT INTO chats (application_id, number, title, metadata, created_at, updated_at)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (application, number, change.chat.title, encode_metadata(change.chat.metadata), at, at),
+        )
+        self._last_chat[application] = number
+        # The count is the last number: chats are numbered without gaps and are never removed one by one.
+        transaction.before_commit["chats_count", application] = lambda transaction: transaction.stage(
+            "UPDATE applications SET chats_count = ? WHERE id = ?", (self._last_chat[application], application)
+        )
+        return Receipt(number, 0, at)
+
+    def _change_chat(self, transaction: Transaction, application: ApplicationId, change: ChangeChat) -> Receipt:
+        chat = self._counters(transaction, application, change.chat)
+        title, metadata = transaction.execute(
+            "SELECT title, metadata FROM chats WHERE id = ?", (chat.chat_id,)
+        ).fetchone()
+        new_title = change.edit.title if isinstance(change.edit.title, str | None) else title
+        new_metadata = encode_metadata(change.edit.metadata) if isinstance(change.edit.metadata, dict | None) else metadata
+        if (new_title, new_metadata) != (title, metadata):
+            transaction.execute(
+                "UPDATE chats SET title = ?, metadata = ?, updated_at = ? WHERE id = ?",
+                (new_title, new_metadata, transaction.at, chat.chat_id),
+            )
+        return Receipt(change.chat, chat.revision, transaction.at)
+
+    def _counters(self, transaction: Transaction, application: ApplicationId, number: int) -> ChatCounters:
+        chat = self._chats.get((application, number))
+        if chat is None:
+            row = transaction.execute(_FIND_CHAT, (application, number)).fetchone()
+            if row is None:
+                raise NotFound
+            chat_id, messages_count, revision = row
+            last_id = transaction.execute(
+                _FIND_LAST_NUMBER, (message_id(chat_id, 0), message_id(chat_id, NUMBER_MASK))
+            ).fetchone()[0]
+            last = 0 if last_id is None else last_id & NUMBER_MASK
+            chat = self._chats[application, number] = ChatCounters(
+                application, number, chat_id, last, revision, messages_count
+            )
+        return chat
+
+    def _touch(self, transaction: Transaction, chat: ChatCounters) -> None:
+        if chat not in transaction.before_commit:
+            transaction.before_commit[chat] = lambda transaction: transaction.stage(
+                _UPDATE_CHAT, (chat.messages_count, chat.revision, chat.chat_id)
+            )
+            transaction.after_commit[chat] = lambda: self._announce(chat.application, chat.chat_number)
+
+    def _enqueue_again(self, transaction: Transaction, key: int, indexed: str | None) -> None:
+        transaction.execute(_ENQUEUE_AGAIN, (key, indexed, transaction.at))
+        transaction.after_commit[self] = self._committed
+
+    def _committed(self) -> None:
+        self._queued.set()
+        # Only between transactions: one that is under way still needs its counters.
+        if len(self._chats) > COUNTERS_MAX:
+            self._chats.clear()
+
+    # Projections
+
+    async def read(self, projection: Projection, limit: int) -> Sequence[Entry]:
+        """See `ports.Journal.read`."""
+        if projection == "store":
+            return []
+        rows = self._database.read(_READ_QUEUE, (self._cursor, limit))
+        if not rows and self._cursor:
+            self._cursor = 0
+            rows = self._database.read(_READ_QUEUE, (0, limit))
+        if rows:
+            self._cursor = rows[-1][0]
+        else:
+            self._queued.clear()
+        return [Entry(str(row[0]), row[1], row[2], message(row[3:])) for row in rows]
+
+    async def acknowledge(self, projection: Projection, entries: Sequence[Entry]) -> None:
+        """Nothing is left to do: the search index took the entries out in the transaction that applied them."""
+
+    async def set_aside(self, projection: Projection, entry: Entry, error: str) -> None:
+        """The row stays, so that searches go on reading the message itself; `read` passes it over."""
+        await self._database.write(
+            lambda transaction: transaction.execute(
+                "UPDATE search_queue SET error = ? WHERE id = ?", (error, int(entry.position))
+            ).close()
+        )
+
+    async def backlog(self, projection: Projection) -> Backlog:
+        """See `ports.Journal.backlog`."""
+        if projection == "store":
+            return Backlog(0, 0.0, 0)
+        entries, oldest, set_aside = await self._database.scan(
+            lambda connection: connection.execute(
+                "SELECT count(*) FILTER (WHERE error IS NULL), min(queued_at) FILTER (WHERE error IS NULL),"
+                " count(error) FROM search_queue"
+            ).fetchone()
+        )
+        lag_s = 0.0 if oldest is None else max(0.0, time.time() - oldest / 1000)
+        return Backlog(entries, lag_s, set_aside)
+
+    async def wait(self, projection: Projection) -> None:
+        """See `ports.Journal.wait`."""
+        if projection == "store":
+            await asyncio.Event().wait()
+        await self._queued.wait()
+
+
+def repeat(transaction: Transaction, application: int, once: Once) -> Receipt | None:
+    """The receipt of the first request with this key, or None when this is the first.
+
+    Raises:
+        IdempotencyMismatch: it had another payload.
+    """
+    found = transaction.memory.get((application, once.key))
+    if found is None:
+        row = transaction.lookup(_FIND_RECEIPT, (application, once.key, transaction.at))
+        if row is None:
+            return None
+        found = (row[0], Receipt(*row[1:], replayed=True))
+    fingerprint, receipt = found
+    if fingerprint != once.fingerprint:
+        raise IdempotencyMismatch("The idempotency key was used with another payload.")
+    first: Receipt = receipt
+    return first
+
+
+def remember(transaction: Transaction, application: int, once: Once, receipt: Receipt) -> None:
+    """Keep the receipt, in the transaction that it is for."""
+    replayed = Receipt(receipt.number, receipt.revision, receipt.at, receipt.count, replayed=True)
+    transaction.memory[application, once.key] = (once.fingerprint, replayed)
+    expires_at = None if once.kept_s is None else transaction.at + once.kept_s * 1000
+    transaction.stage(
+        _INSERT_RECEIPT,
+        (
+            application,
+            once.key,
+            once.fingerprint,
+            receipt.number,
+            receipt.revision,
+            receipt.count,
+            receipt.at,
+            expires_at,
+        ),
+    )
+
+
+def _find_message(transaction: Transaction, key: int) -> Any:
+    row = transaction.execute(_FIND_MESSAGE, (key,)).fetchone()
+    if row is None:
+        raise NotFound
+    return row
+
+
+def _later(at: int, created_at: int) -> int:
+    """The time of a change: never that of the creation, so that the two differ exactly when there was a change."""
+    return max(at, created_at + 1)
+
+
+def _size(change: Change) -> int:
+    """About how many bytes the change writes."""
+    if not isinstance(change, PostMessages):
+        return 4 * ROW_BYTES
+    if len(change.messages) == 1:
+        return ROW_BYTES + 2 * len(change.messages[0].body)
+    return sum(ROW_BYTES + 2 * len(new.body) for new in change.messages)

@@ -1,0 +1,128 @@
+"""What a database file must be before it is opened, and how it becomes so.
+
+The history of the schema is Alembic's (`migrations/`). A file that is current already is opened without
+importing Alembic, which would take longer than all the rest of the start.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from chat_system.errors import ConfigurationError
+
+HEAD = "0001"
+"""The newest revision in `migrations/versions`; a test holds the two together."""
+
+APPLICATION_ID = 0x43686174
+"""SQLite's own mark in the file's header ("Chat"): what carries another is not ours."""
+
+_HEADER_BYTES = 100
+_MAGIC = b"SQLite format 3\0"
+
+
+def examine(path: Path) -> None:
+    """Look at the file's header without touching it.
+
+    Raises:
+        ConfigurationError: it is not a database of ours, or it is damaged.
+    """
+    try:
+        if not path.exists() or path.stat().st_size == 0:
+            return
+        with path.open("rb") as file:
+            header = file.read(_HEADER_BYTES)
+        size = path.stat().st_size
+    except OSError as error:
+        raise ConfigurationError(f"The database {path} can't be read: {error.strerror}.") from error
+    if not header.startswith(_MAGIC) or len(header) < _HEADER_BYTES:
+        raise ConfigurationError(f"{path} is no SQLite database; it was left as it is.")
+    mark = int.from_bytes(header[68:72], "big")
+    if mark != APPLICATION_ID and not (mark == 0 and _is_unfinished(path)):
+        raise ConfigurationError(f"{path} is a database of another program; it was left as it is.")
+    page = int.from_bytes(header[16:18], "big")
+    page = 65536 if page == 1 else page
+    pages = int.from_bytes(header[28:32], "big")
+    current = header[24:28] == header[92:96]
+    has_log = Path(f"{path}-wal").exists() and Path(f"{path}-wal").stat().st_size > 0
+    if current and not has_log and size < page * pages:
+        raise ConfigurationError(
+            f"The database {path} is damaged: it has {size} bytes and should have {page * pages}. "
+            "Restore a backup; the file was left as it is."
+        )
+
+
+def current_revision(path: Path) -> str | None:
+    """The schema revision of the file; None when it is new or empty.
+
+    Raises:
+        ConfigurationError: the file is damaged.
+    """
+    if not path.exists() or path.stat().st_size == 0:
+        return None
+    connection = sqlite3.connect(path)
+    try:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+        if "alembic_version" not in tables:
+            return None
+        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        # One row of each table: a damaged root page is found now rather than under load.
+        for table in ("applications", "chats", "messages", "search_queue", "receipts"):
+            if table in tables:
+                connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchall()  # noqa: S608 - fixed names
+    except sqlite3.DatabaseError as error:
+        raise ConfigurationError(
+            f"The database {path} is damaged ({error}). Restore a backup; nothing was changed."
+        ) from error
+    finally:
+        connection.close()
+    return None if row is None else str(row[0])
+
+
+def require_current(path: Path) -> None:
+    """For commands that only read.
+
+    Raises:
+        ConfigurationError: there is no database, or it needs a migration first.
+    """
+    if not path.exists():
+        raise ConfigurationError(f"There is no database at {path}.")
+    if current_revision(path) != HEAD:
+        raise ConfigurationError(f"The database {path} needs a migration: run `chat-system migrate`.")
+
+
+def migrate(path: Path) -> bool:
+    """Bring the file to the newest schema; True when there was something to do. The caller holds the lock.
+
+    Raises:
+        ConfigurationError: the file is damaged, or newer than this program.
+    """
+    revision = current_revision(path)
+    if revision == HEAD:
+        return False
+    if revision is not None and revision > HEAD:
+        raise ConfigurationError(
+            f"The database {path} was made by a newer version (schema {revision}, this program knows {HEAD})."
+        )
+    # Before anything is in it: these settings live in the file, and auto_vacuum only takes in an empty one.
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute("PRAGMA journal_mode = WAL")
+    finally:
+        connection.close()
+    from chat_system.embedded.migrations import upgrade  # noqa: PLC0415 - Alembic is slow to import
+
+    upgrade(path)
+    return True
+
+
+def _is_unfinished(path: Path) -> bool:
+    """A process was killed between making the file and marking it: there is nothing in it yet."""
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,)
+    except sqlite3.DatabaseError:
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,205 @@
+"""The ASGI application: lets a request in, calls its operation, sends the answer.
+
+Written on bare ASGI: the path of a posted message is short enough to be read in one go, and no framework's price
+is paid on it (ADR 1). Whatever goes wrong ends in `application/problem+json`; a defect becomes a 500 that tells the
+client nothing but a request id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+import secrets
+import time
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
+
+from chat_system import telemetry
+from chat_system.errors import (
+    ChatSystemError,
+    Invalid,
+    MethodNotAllowed,
+    NotFound,
+    TooLarge,
+    Unavailable,
+    UnsupportedMediaType,
+)
+from chat_system.model import NUMBER_MAX
+from chat_system.settings import Settings
+from chat_system.telemetry import log
+from chat_system.web.documentation import PAGES
+from chat_system.web.guard import Guard
+from chat_system.web.live import Live, starting_point
+from chat_system.web.problems import internal, problem
+from chat_system.web.request import ClientGone, Header, Receive, Request, Response, Scope, Send
+from chat_system.web.routes import OPERATIONS, Operation, Router
+from chat_system.wiring import House
+
+_REQUEST_ID = re.compile(rb"[ -~]{1,128}")
+
+EVENT_STREAM: list[Header] = [
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class Route:
+    """An operation with what it counts, looked up once."""
+
+    def __init__(self, operation: Operation) -> None:
+        self.operation = operation
+        self.counters: dict[int, Counter] = {}
+        self.seconds: Histogram = telemetry.REQUEST_SECONDS.labels(operation.name)
+
+    def count(self, status: int) -> None:
+        """Count an answer."""
+        counter = self.counters.get(status)
+        if counter is None:
+            counter = self.counters[status] = telemetry.REQUESTS.labels(self.operation.name, str(status))
+        counter.inc()
+
+
+class App:
+    """One process's HTTP face of a house."""
+
+    def __init__(self, house: House, settings: Settings) -> None:
+        self._house = house
+        self._system = house.system
+        self._guard = Guard(house.system, settings)
+        self._max_in_flight = settings.max_in_flight
+        self._in_flight = 0
+        self._ids = itertools.count(1)
+        self._id_prefix = secrets.token_hex(6)
+        self.live = Live(house.system, house.feed)
+        self._router = Router()
+        for operation in (*OPERATIONS, *PAGES):
+            route = Route(operation)
+            self._router.add(operation.method, operation.path, route)
+            if operation.method == "GET":
+                self._router.add("HEAD", operation.path, route)
+        self._unrouted = Route(Operation("unrouted", "", "", "public", "", "", ""))
+        telemetry.IN_FLIGHT.set_function(lambda: self._in_flight)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        started = time.perf_counter()
+        request = Request(scope, receive, send)
+        request_id = self._request_id(request)
+        route = self._unrouted
+        self._in_flight += 1
+        try:
+            if self._in_flight > self._max_in_flight:
+                raise Unavailable("The server is answering as many requests as it may.")
+            route, parameters = self._find(request)
+            request.parameters = parameters
+            response = await self._answer(route.operation, request, request_id)
+        except ChatSystemError as error:
+            response = self._refuse(error, request, request_id)
+        except (ClientGone, asyncio.CancelledError):
+            return
+        except Exception:
+            log.exception("request failed", request_id=request_id, operation=route.operation.name)
+            response = internal(request_id)
+        finally:
+            self._in_flight -= 1
+        if response is None:
+            return
+        await self._send(request, response, request_id)
+        route.count(response.status)
+        route.seconds.observe(time.perf_counter() - started)
+
+    async def keep_going(self) -> None:
+        """What the web side does on its own, until cancelled."""
+        await self.live.keep_alive()
+
+    def _request_id(self, request: Request) -> str:
+        given = request.headers.get(b"x-request-id")
+        if given is not None and _REQUEST_ID.fullmatch(given):
+            return given.decode("ascii")
+        return f"{self._id_prefix}-{next(self._ids):x}"
+
+    def _find(self, request: Request) -> tuple[Route, dict[str, Any]]:
+        """The route of a request. Raises NotFound, MethodNotAllowed."""
+        scope = request.scope
+        found = self._router.find(scope["path"])
+        if found is None:
+            raise NotFound("There is no such path.")
+        methods, parameters = found
+        route = methods.get(scope["method"])
+        if route is None:
+            raise MethodNotAllowed(tuple(sorted(methods)))
+        return route, parameters
+
+    async def _answer(self, operation: Operation, request: Request, request_id: str) -> Response | None:
+        """Call the operation; None when it has answered by itself."""
+        await self._let_in(operation, request)
+        request.body_max_bytes = operation.body_max_bytes
+        try:
+            if request.parameters.get("number", 0) > NUMBER_MAX:
+                raise NotFound
+            if operation.handler is not None:
+                return await operation.handler(self._system, request)
+            return await self._special(operation, request, request_id)
+        except (Invalid, TooLarge, UnsupportedMediaType):
+            # What does not exist for the caller is 404 before its input is judged.
+            await self._require_parent(operation, request)
+            raise
+
+    async def _let_in(self, operation: Operation, request: Request) -> None:
+        access = operation.access
+        if access == "token":
+            await self._guard.enter(request, request.parameters["token"])
+        elif access == "alias":
+            request.parameters["token"] = token = self._guard.token_of(request)
+            await self._guard.enter(request, token)
+        elif access == "admin":
+            await self._guard.require_admin(request)
+            if "token" in request.parameters:
+                await self._guard.enter(request, request.parameters["token"])
+
+    async def _require_parent(self, operation: Operation, request: Request) -> None:
+        if operation.parent == "chat":
+            await self._system.chat(request.application, request.chat)
+        elif operation.parent == "message":
+            await self._system.message(request.application, request.chat, request.parameters["message_number"])
+
+    async def _special(self, operation: Operation, request: Request, request_id: str) -> Response | None:
+        if operation.name == "metrics":
+            await self._house.measure()
+            return Response(200, generate_latest(telemetry.REGISTRY), CONTENT_TYPE_LATEST.encode())
+        return await self._stream(request, request_id)
+
+    async def _stream(self, request: Request, request_id: str) -> Response | None:
+        headers = [*EVENT_STREAM, (b"x-request-id", request_id.encode()), *self._guard.grant(request)]
+        if request.scope["method"] == "HEAD":
+            starting_point(request)
+            await self._system.chat(request.application, request.chat)
+            return Response(200, b"", b"text/event-stream")
+        # A stream may stay for days: it is not a request in flight.
+        self._in_flight -= 1
+        try:
+            await self.live.stream(request, headers)
+        finally:
+            self._in_flight += 1
+        return None
+
+    def _refuse(self, error: ChatSystemError, request: Request, request_id: str) -> Response:
+        if isinstance(error, MethodNotAllowed) and request.scope["method"] == "OPTIONS":
+            granted = self._guard.preflight(request, error.allowed)
+            if granted is not None:
+                return Response(204, headers=granted)
+        return problem(error, request_id)
+
+    async def _send(self, request: Request, response: Response, request_id: str) -> None:
+        headers = [(b"x-request-id", request_id.encode()), *response.headers]
+        body = response.body
+        if response.status != 204:
+            headers += ((b"content-type", response.content_type), (b"content-length", b"%d" % len(body)))
+        headers += self._guard.grant(request)
+        if request.scope["method"] == "HEAD":
+            body = b""
+        await request.send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await request.send({"type": "http.response.body", "body": body})

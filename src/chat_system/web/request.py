@@ -1,0 +1,237 @@
+"""One request and its answer: headers, query and body, read as strictly as the contract says.
+
+JSON is decoded once, straight into the struct that the use case takes. What the decoder would let pass (a repeated
+key, U+0000) is looked for first, at the price of one count of quotation marks for the usual message.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from chat_system.errors import Fault, Invalid, TooLarge, UnsupportedMediaType
+from chat_system.model import (
+    IDEMPOTENCY_KEY_MAX_CHARACTERS,
+    ApplicationId,
+    NewApplication,
+    NewChat,
+    NewMessage,
+    NewMessages,
+    Once,
+)
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+Checked = TypeVar("Checked", bound=msgspec.Struct)
+
+JSON = b"application/json"
+
+_KEY = re.compile(rb"[!-~]{1,%d}" % IDEMPOTENCY_KEY_MAX_CHARACTERS)
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_PATH = re.compile(r"^(?P<reason>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.DOTALL)
+_NAMED = re.compile(r"(?:missing required|unknown) field `(?P<name>.*)`", re.DOTALL)
+_JSON_TYPES = re.compile(rb"application/(?:[\w.-]+\+)?json\s*(?:;\s*charset\s*=\s*\"?utf-?8\"?\s*)?", re.IGNORECASE)
+
+
+class ClientGone(Exception):
+    """The client left before its request was complete: there is no one to answer."""
+
+
+class Response:
+    """A complete answer."""
+
+    __slots__ = ("body", "content_type", "headers", "status")
+
+    def __init__(
+        self, status: int, body: bytes = b"", content_type: bytes = JSON, headers: list[Header] | None = None
+    ) -> None:
+        self.status = status
+        self.body = body
+        self.content_type = content_type
+        self.headers = headers or []
+
+
+class Request:
+    """What an operation is given. `application` is set before the operation is called, if it has one."""
+
+    __slots__ = ("_query", "_raw", "application", "body_max_bytes", "headers", "parameters", "receive", "scope", "send")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.send = send
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.parameters: dict[str, Any] = {}
+        self.application = ApplicationId(0)
+        self.body_max_bytes = 0
+        self._query: dict[str, str] | None = None
+        self._raw = b""
+
+    @property
+    def token(self) -> str:
+        """The application's token, wherever it came from."""
+        token: str = self.parameters["token"]
+        return token
+
+    @property
+    def chat(self) -> int:
+        """The chat's number in the path."""
+        number: int = self.parameters["number"]
+        return number
+
+    def bearer(self) -> str | None:
+        """The credentials of `Authorization: Bearer`, if there are any."""
+        scheme, _, credentials = self.headers.get(b"authorization", b"").partition(b" ")
+        return credentials.strip().decode("latin-1") if scheme.lower() == b"bearer" else None
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query parameters. Raises Invalid when one is repeated or is not UTF-8."""
+        if self._query is None:
+            self._query = _parse_query(self.scope["query_string"])
+        return self._query
+
+    async def body(self, kind: type[Checked], decoder: msgspec.json.Decoder[Checked]) -> Checked:
+        """The body as a struct whose `check()` was passed.
+
+        Raises:
+            UnsupportedMediaType, TooLarge, Invalid: as the contract says, before anything is done.
+        """
+        content_type = self.headers.get(b"content-type")
+        if content_type is not None and content_type != JSON and not _JSON_TYPES.fullmatch(content_type):
+            raise UnsupportedMediaType("Send Content-Type: application/json, in UTF-8.")
+        self._raw = raw = await self._read()
+        if not raw and kind is NewChat:
+            self._raw = raw = b"{}"
+        try:
+            value = decoder.decode(raw)
+        except msgspec.ValidationError as error:
+            refuse_ambiguous(raw)
+            raise _invalid(str(error)) from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise Invalid(f"The body is not valid JSON: {error}.") from None
+        if not _is_plain(raw, value):
+            refuse_ambiguous(raw)
+        value.check()  # type: ignore[attr-defined]
+        return value
+
+    async def _read(self) -> bytes:
+        cap = self.body_max_bytes
+        length = self.headers.get(b"content-length")
+        if length is not None and int(length) > cap:
+            raise TooLarge(f"The body may have {cap} bytes.")
+        message = await self.receive()
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body", False) and message["type"] == "http.request":
+            if len(body) > cap:
+                raise TooLarge(f"The body may have {cap} bytes.")
+            return body
+        pieces, size = [body], len(body)
+        while message.get("more_body", False):
+            message = await self.receive()
+            pieces.append(message.get("body", b""))
+            size += len(pieces[-1])
+            if size > cap:
+                raise TooLarge(f"The body may have {cap} bytes.")
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        return b"".join(pieces)
+
+    def once(self, path: str) -> Once | None:
+        """The idempotency key with the body that was read, if the request carries one.
+
+        Raises:
+            Invalid: the key is not 1 to 255 characters from `!` to `~`.
+        """
+        key = self.headers.get(b"idempotency-key")
+        if key is None:
+            return None
+        if len(key) >= 2 and key.startswith(b'"') and key.endswith(b'"'):
+            key = key[1:-1]
+        if not _KEY.fullmatch(key):
+            raise Invalid(
+                f"Idempotency-Key must be 1 to {IDEMPOTENCY_KEY_MAX_CHARACTERS} characters from '!' to '~'."
+            )
+        return Once.of(path, key.decode(), _canonical(self._raw))
+
+
+def refuse_ambiguous(body: bytes) -> None:
+    """Raise Invalid for JSON that says a key twice or contains U+0000."""
+    if _NUL.search(body):
+        raise Invalid("Text must not contain U+0000.")
+
+    def unique(pairs: list[tuple[str, Any]]) -> None:
+        names: set[str] = set()
+        for name, _ in pairs:
+            if name in names:
+                raise Invalid(f"The key {name!r} stands twice in one object.")
+            names.add(name)
+
+    try:
+        json.loads(body, object_pairs_hook=unique)
+    except (ValueError, RecursionError):
+        raise Invalid("The body is not valid JSON.") from None
+
+
+def _is_plain(body: bytes, value: msgspec.Struct) -> bool:
+    """Whether the body has no escape and no more strings than its fields, so that no key can stand twice."""
+    if b"\\" in body:
+        return False
+    if type(value) is NewMessage:
+        # Two quotation marks for each key and each text. A null leaves fewer than that, which is looked at closely.
+        return value.metadata is None and body.count(b'"') == (4 if value.sender is None else 8)
+    return type(value) is NewApplication and body.count(b'"') == 4
+
+
+def _invalid(reason: str) -> Invalid:
+    """The decoder's complaint, with its path as a JSON pointer."""
+    found = _PATH.match(reason)
+    if found is None:
+        return Invalid(reason)
+    path = re.sub(r"\[(\d+)\]", r".\1", found["path"] or "").replace("[...]", "").lstrip(".")
+    pointer = "/" + path.replace(".", "/") if path else ""
+    named = _NAMED.search(found["reason"])
+    if named is not None:
+        pointer += "/" + named["name"].replace("~", "~0").replace("/", "~1")
+    detail = found["reason"].replace("`", "")
+    return Invalid(f"{pointer or 'The body'}: {detail}.", (Fault(pointer, detail),))
+
+
+def _parse_query(text: bytes) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(text.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=100)
+    except ValueError:
+        raise Invalid("The query is not percent-encoded UTF-8.") from None
+    query = dict(pairs)
+    if len(query) < len(pairs):
+        raise Invalid("A query parameter stands there twice.")
+    return query
+
+
+def _canonical(body: bytes) -> bytes:
+    """The same bytes for all JSON texts that are equal: key order, white space, escapes and 1.0 for 1 apart."""
+    return msgspec.json.encode(_integral(msgspec.json.decode(body)), order="deterministic")
+
+
+def _integral(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    if isinstance(value, list):
+        return [_integral(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _integral(item) for key, item in value.items()}
+    return value
+
+
+NEW_MESSAGE = msgspec.json.Decoder(NewMessage)
+NEW_MESSAGES = msgspec.json.Decoder(NewMessages)
+NEW_CHAT = msgspec.json.Decoder(NewChat)
+NEW_APPLICATION = msgspec.json.Decoder(NewApplication)

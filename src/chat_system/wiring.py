@@ -1,0 +1,108 @@
+"""The only place that picks a house."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from chat_system.errors import ConfigurationError
+from chat_system.ports import Feed
+from chat_system.projector import Projector
+from chat_system.settings import Settings
+from chat_system.system import ChatSystem
+from chat_system.telemetry import BACKLOG, LAG, SET_ASIDE, log
+
+SWEEP_EVERY_S = 60.0
+SWEEP_PAUSE_S = 0.02
+"""Between two pieces of a sweep, so that others' writes come first."""
+
+
+@dataclass
+class House:
+    """A wired system: the use cases, its feed and the projections that this process runs."""
+
+    system: ChatSystem
+    feed: Feed
+    projectors: Sequence[Projector] = ()
+    _sweep: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self) -> None:
+        """Run the projections and the sweep until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for projector in self.projectors:
+                group.create_task(projector.run())
+            group.create_task(self._keep_sweeping())
+
+    async def measure(self) -> None:
+        """Bring the backlog's metrics up to date."""
+        for projector in self.projectors:
+            backlog = await projector.backlog()
+            BACKLOG.labels(projector.projection).set(backlog.entries)
+            LAG.labels(projector.projection).set(backlog.lag_s)
+            SET_ASIDE.labels(projector.projection).set(backlog.set_aside)
+
+    def sweep_soon(self) -> None:
+        """Something was erased: do not wait for the next round."""
+        self._sweep.set()
+
+    async def _keep_sweeping(self) -> None:
+        while True:
+            try:
+                while await self.system.sweep():
+                    await asyncio.sleep(SWEEP_PAUSE_S)
+            except Exception as error:
+                log.warning("sweep failed", error=repr(error), retry_in_s=SWEEP_EVERY_S)
+            self._sweep.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._sweep.wait(), SWEEP_EVERY_S)
+
+
+@contextlib.asynccontextmanager
+async def open_house(settings: Settings, *, shared: bool = False) -> AsyncIterator[House]:
+    """The house that the settings name, open until the context ends.
+
+    `shared` opens it for reading beside a running server.
+
+    Raises:
+        ConfigurationError: it can't be opened, and why.
+    """
+    if settings.mode != "embedded":
+        raise ConfigurationError("CHAT_MODE=stack is not part of this version yet: use CHAT_MODE=embedded.")
+    async with _embedded(settings, shared=shared) as house:
+        yield house
+
+
+@contextlib.asynccontextmanager
+async def _embedded(settings: Settings, *, shared: bool) -> AsyncIterator[House]:
+    from chat_system.embedded.database import Database  # noqa: PLC0415 - one house at a time
+    from chat_system.embedded.feed import EmbeddedFeed  # noqa: PLC0415
+    from chat_system.embedded.journal import EmbeddedJournal  # noqa: PLC0415
+    from chat_system.embedded.search import EmbeddedSearch  # noqa: PLC0415
+    from chat_system.embedded.store import EmbeddedStore  # noqa: PLC0415
+
+    database = await Database.open(Path(settings.sqlite_path), shared=shared)
+    try:
+        feed = EmbeddedFeed()
+        journal = EmbeddedJournal(database, feed.announce)
+        store = EmbeddedStore(database, journal.forget, feed.announce_erased)
+        search = EmbeddedSearch(database, store.chat_id)
+        projector = Projector("search", journal, search.apply, batch=200, linger_s=0.2)
+        yield House(ChatSystem(journal, store, search), feed, (projector,))
+    finally:
+        await database.close()
+
+
+def migrate(settings: Settings) -> bool:
+    """Bring the database to the newest schema; True when there was something to do.
+
+    Raises:
+        ConfigurationError: it can't be migrated, and why.
+    """
+    if settings.mode != "embedded":
+        raise ConfigurationError("CHAT_MODE=stack is not part of this version yet: use CHAT_MODE=embedded.")
+    from chat_system.embedded.database import migrate_file  # noqa: PLC0415
+
+    return migrate_file(Path(settings.sqlite_path))
