@@ -111,6 +111,17 @@ class NewApplication(Struct, forbid_unknown_fields=True):
         _refuse_blank("/name", self.name)
 
 
+class ApplicationEdit(Struct, forbid_unknown_fields=True):
+    """What changes an application."""
+
+    name: Name | UnsetType = UNSET
+
+    def check(self) -> None:
+        """Raise `Invalid` for what the types cannot say."""
+        if isinstance(self.name, str):
+            _refuse_blank("/name", self.name)
+
+
 class NewChat(Struct, forbid_unknown_fields=True):
     """What opens a chat. Both fields may be absent or null."""
 
@@ -281,8 +292,9 @@ def encode_metadata(metadata: dict[str, Any] | None, pointer: str = "/metadata")
         return None
     try:
         encoded = msgspec.json.encode(metadata)
-    except (OverflowError, RecursionError) as error:
-        raise Invalid.at(pointer, "has a number out of range or is nested too deeply") from error
+        _refuse_large_integers(metadata, pointer)
+    except RecursionError:
+        raise Invalid.at(pointer, "is nested too deeply") from None
     if len(encoded) > METADATA_MAX_BYTES:
         raise Invalid.at(pointer, f"is longer than {METADATA_MAX_BYTES} bytes of compact JSON")
     return encoded
@@ -298,6 +310,8 @@ def fold(text: str) -> str:
     return text.casefold()
 
 
+# What is posted in one transaction shares its moment, and so do the answers.
+@lru_cache(maxsize=4096)
 def rfc3339(milliseconds: int) -> str:
     """The time as clients see it. Accepts the years 1 to 9999."""
     seconds, rest = divmod(milliseconds, 1000)
@@ -321,6 +335,15 @@ def milliseconds(text: str) -> int:
         raise ValueError("the time names no offset from UTC")
     since = moment - datetime(1970, 1, 1, tzinfo=UTC)
     return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
+
+
+def _refuse_large_integers(value: Any, pointer: str) -> None:
+    """Integers that neither a 64-bit word nor JSON columns hold would come back as something else."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise Invalid.at(pointer, "has an integer that is out of range")
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            _refuse_large_integers(item, pointer)
 
 
 def _refuse_blank(pointer: str, text: str) -> None:

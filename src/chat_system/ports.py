@@ -99,7 +99,10 @@ class Journal(Protocol):
         """How far the projection is behind."""
 
     async def wait(self, projection: Projection) -> None:
-        """Return when there may be something to read. A hint: it may return for nothing."""
+        """Return when there is something that is worth reading now. A hint: it may return for nothing.
+
+        A house may hold back what no reader would notice, for a bounded time and a bounded number of entries.
+        """
 
 
 class Store(Protocol):

@@ -22,10 +22,7 @@ RETRY_MAX_S = 5.0
 
 
 class Projector:
-    """Brings one projection up to the journal, `batch` entries at a time.
-
-    `linger_s` is how long it lets entries gather once it was idle: larger batches cost less each.
-    """
+    """Brings one projection up to the journal, `batch` entries at a time."""
 
     def __init__(
         self,
@@ -34,22 +31,19 @@ class Projector:
         apply: Callable[[Sequence[Entry]], Awaitable[None]],
         *,
         batch: int,
-        linger_s: float = 0.0,
     ) -> None:
         self.projection = projection
         self._journal = journal
         self._apply = apply
         self._batch = batch
-        self._linger_s = linger_s
 
     async def run(self) -> None:
         """Work until cancelled. Cancelling loses nothing: what was not acknowledged is read again."""
         delay_s = RETRY_FIRST_S
         while True:
             try:
-                if await self.step() == 0:
-                    await self._journal.wait(self.projection)
-                    await asyncio.sleep(self._linger_s)
+                await self._journal.wait(self.projection)
+                await self.step()
                 delay_s = RETRY_FIRST_S
             except Unavailable as error:
                 log.warning("projection waits", projection=self.projection, reason=error.detail, retry_in_s=delay_s)

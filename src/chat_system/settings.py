@@ -7,6 +7,7 @@ default. `CHAT_TEST_*` is left to the tests.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -15,7 +16,6 @@ from chat_system.errors import ConfigurationError
 
 PREFIX = "CHAT_"
 TESTS_PREFIX = "CHAT_TEST_"
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def _setting(default: Any, doc: str, read: Callable[[str], Any] = str, *, secret: bool = False) -> Any:
@@ -134,7 +134,7 @@ class Settings:
         Raises:
             ConfigurationError: no admin key, an address that others reach, and no word that this is meant.
         """
-        if self.admin_key is None and self.host not in LOOPBACK and not self.allow_open:
+        if self.admin_key is None and not _is_loopback(self.host) and not self.allow_open:
             raise ConfigurationError(
                 f"Without CHAT_ADMIN_KEY everything is open to whoever reaches {self.host}."
                 " Set CHAT_ADMIN_KEY, or CHAT_ALLOW_OPEN=1 if that is meant."
@@ -153,6 +153,13 @@ class Explained:
     default: str
     source: Literal["environment", "default"]
     doc: str
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def variable(name: str) -> str:

@@ -21,6 +21,7 @@ from chat_system.model import (
     TOKEN_BYTES,
     TOKEN_CHARACTERS,
     Application,
+    ApplicationEdit,
     ApplicationId,
     ChangeChat,
     Chat,
@@ -80,9 +81,11 @@ class ChatSystem:
         """A page of all applications, oldest first."""
         return await self._store.applications(window)
 
-    async def rename_application(self, application: ApplicationId, new: NewApplication) -> Application:
-        """Give an application another name. Raises NotFound."""
-        return await self._store.rename_application(application, new.name)
+    async def rename_application(self, application: ApplicationId, edit: ApplicationEdit) -> Application:
+        """Give an application another name, if the edit has one. Raises NotFound."""
+        if isinstance(edit.name, str):
+            return await self._store.rename_application(application, edit.name)
+        return await self._store.application(application)
 
     async def erase_application(self, application: ApplicationId) -> None:
         """Erase an application and everything in it. Raises NotFound."""

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 # A second series for each counter that says only when it was made.
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 REGISTRY = CollectorRegistry()
 
 REQUESTS = Counter("chat_requests", "Answers sent.", ["operation", "status"], registry=REGISTRY)

@@ -89,7 +89,7 @@ async def _embedded(settings: Settings, *, shared: bool) -> AsyncIterator[House]
         journal = EmbeddedJournal(database, feed.announce)
         store = EmbeddedStore(database, journal.forget, feed.announce_erased)
         search = EmbeddedSearch(database, store.chat_id)
-        projector = Projector("search", journal, search.apply, batch=200, linger_s=0.2)
+        projector = Projector("search", journal, search.apply, batch=400)
         yield House(ChatSystem(journal, store, search), feed, (projector,))
     finally:
         await database.close()

@@ -132,6 +132,8 @@ class Database:
         Raises:
             ConfigurationError: the file is not ours, damaged, newer than this program, in use, or can't be made.
         """
+        # By its real name: a link to a file in use must not have a lock of its own.
+        path = path.resolve()
         lock = None
         if not shared:
             lock = _take_lock(path)
@@ -152,7 +154,8 @@ class Database:
     async def close(self) -> None:
         """Wait for what is being written, and close. Idempotent."""
         while self._busy:
-            await asyncio.sleep(0.001)
+            # The queue is worked off in order: this comes after all that was submitted before.
+            await self.write(lambda transaction: None)
         if self._thread.is_alive():
             self._jobs.put(None)
             await asyncio.to_thread(self._thread.join)
@@ -289,15 +292,16 @@ class Database:
         while True:
             try:
                 transaction = self._stage(writes)
-                break
             except sqlite3.Error as error:
                 self._roll_back()
                 waited_s = time.monotonic() - writes[0].submitted_at
                 if not _is_locked(error) or waited_s >= LOCKED_WAIT_S:
                     self._loop.call_soon_threadsafe(self._settle, writes, None, error)
                     return
-            time.sleep(LOCKED_RETRY_S)
-        self._commit(writes, transaction)
+                time.sleep(LOCKED_RETRY_S)
+            else:
+                self._commit(writes, transaction)
+                return
 
     def _roll_back(self) -> None:
         # SQLite has rolled back by itself after some errors.
@@ -348,7 +352,9 @@ def _is_locked(error: sqlite3.Error) -> bool:
 
 
 def _unavailable(doing: str, error: sqlite3.Error) -> Unavailable:
-    log.error("database failed", doing=doing, error=str(error))
+    # The driver quotes a text that it can't decode; SQLite's own messages name no content.
+    code = getattr(error, "sqlite_errorname", None)
+    log.error("database failed", doing=doing, error=str(error) if code else type(error).__name__, code=code)
     telemetry.DATABASE_ERRORS.inc()
     return Unavailable(f"The database can't be {doing} at the moment.")
 
@@ -378,6 +384,7 @@ def migrate_file(path: Path) -> bool:
     Raises:
         ConfigurationError: it can't be migrated, and why.
     """
+    path = path.resolve()
     lock = _take_lock(path)
     try:
         schema.examine(path)

@@ -34,6 +34,12 @@ from chat_system.ports import Backlog, Entry, Projection
 COUNTERS_MAX = 100_000
 """How many chats' counters are kept in memory; beyond it all are forgotten and seeded again as needed."""
 
+QUEUE_MAX_MESSAGES = 20_000
+"""How many messages may wait for the index while others are being posted. A search reads them in about 10 ms."""
+
+QUIET_S = 0.25
+"""How long no one must have posted for the index to be brought up to date."""
+
 ROW_BYTES = 200
 """About what a message costs beside its text, for deciding where a transaction runs."""
 
@@ -92,6 +98,9 @@ class EmbeddedJournal:
         self._chats: dict[tuple[ApplicationId, int], ChatCounters] = {}
         self._last_chat: dict[ApplicationId, int] = {}
         self._queued = asyncio.Event()
+        self._queued.set()
+        self._queued_messages = 0
+        self._queued_at = 0.0
         self._cursor = 0
         database.on_rollback.append(self.forget)
 
@@ -155,6 +164,7 @@ class EmbeddedJournal:
         chat.messages_count += count
         self._touch(transaction, chat)
         transaction.after_commit[self] = self._committed
+        self._queued_messages += count
         telemetry.ACCEPTED.inc(count)
         return Receipt(first, revision, at, count)
 
@@ -264,6 +274,7 @@ class EmbeddedJournal:
         transaction.after_commit[self] = self._committed
 
     def _committed(self) -> None:
+        self._queued_at = time.monotonic()
         self._queued.set()
         # Only between transactions: one that is under way still needs its counters.
         if len(self._chats) > COUNTERS_MAX:
@@ -281,8 +292,10 @@ class EmbeddedJournal:
             rows = self._database.read(_READ_QUEUE, (0, limit))
         if rows:
             self._cursor = rows[-1][0]
+            self._queued_messages = max(0, self._queued_messages - len(rows))
         else:
             self._queued.clear()
+            self._queued_messages = 0
         return [Entry(str(row[0]), row[1], row[2], message(row[3:])) for row in rows]
 
     async def acknowledge(self, projection: Projection, entries: Sequence[Entry]) -> None:
@@ -314,6 +327,10 @@ class EmbeddedJournal:
         if projection == "store":
             await asyncio.Event().wait()
         await self._queued.wait()
+        # Searches read what is queued, so the index is in no hurry: it leaves the disk to those who post, until they
+        # pause or the queue costs a search more than the index would.
+        while self._queued_messages < QUEUE_MAX_MESSAGES and time.monotonic() - self._queued_at < QUIET_S:
+            await asyncio.sleep(QUIET_S)
 
 
 def repeat(transaction: Transaction, application: int, once: Once) -> Receipt | None:
@@ -327,7 +344,8 @@ def repeat(transaction: Transaction, application: int, once: Once) -> Receipt | 
         row = transaction.lookup(_FIND_RECEIPT, (application, once.key, transaction.at))
         if row is None:
             return None
-        found = (row[0], Receipt(*row[1:], replayed=True))
+        fingerprint, number, revision, at, count = row
+        found = (fingerprint, Receipt(number, revision, at, count, replayed=True))
     fingerprint, receipt = found
     if fingerprint != once.fingerprint:
         raise IdempotencyMismatch("The idempotency key was used with another payload.")

@@ -11,13 +11,17 @@ from pathlib import Path
 
 from chat_system.errors import ConfigurationError
 
-HEAD = "0001"
-"""The newest revision in `migrations/versions`; a test holds the two together."""
+REVISIONS = ("0001",)
+"""The history in `migrations/versions`, oldest first; a test holds the two together."""
+
+HEAD = REVISIONS[-1]
 
 APPLICATION_ID = 0x43686174
 """SQLite's own mark in the file's header ("Chat"): what carries another is not ours."""
 
-_HEADER_BYTES = 100
+_HEADER_BYTES = 108
+"""The file's header and the head of its first page."""
+
 _MAGIC = b"SQLite format 3\0"
 
 
@@ -38,13 +42,14 @@ def examine(path: Path) -> None:
     if not header.startswith(_MAGIC) or len(header) < _HEADER_BYTES:
         raise ConfigurationError(f"{path} is no SQLite database; it was left as it is.")
     mark = int.from_bytes(header[68:72], "big")
-    if mark != APPLICATION_ID and not (mark == 0 and _is_unfinished(path)):
+    log = Path(f"{path}-wal")
+    has_log = log.exists() and log.stat().st_size > 0
+    if mark != APPLICATION_ID and not (mark == 0 and _is_unfinished(header, has_log=has_log)):
         raise ConfigurationError(f"{path} is a database of another program; it was left as it is.")
     page = int.from_bytes(header[16:18], "big")
     page = 65536 if page == 1 else page
     pages = int.from_bytes(header[28:32], "big")
     current = header[24:28] == header[92:96]
-    has_log = Path(f"{path}-wal").exists() and Path(f"{path}-wal").stat().st_size > 0
     if current and not has_log and size < page * pages:
         raise ConfigurationError(
             f"The database {path} is damaged: it has {size} bytes and should have {page * pages}. "
@@ -69,7 +74,7 @@ def current_revision(path: Path) -> str | None:
         # One row of each table: a damaged root page is found now rather than under load.
         for table in ("applications", "chats", "messages", "search_queue", "receipts"):
             if table in tables:
-                connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchall()  # noqa: S608 - fixed names
+                connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchall()
     except sqlite3.DatabaseError as error:
         raise ConfigurationError(
             f"The database {path} is damaged ({error}). Restore a backup; nothing was changed."
@@ -100,11 +105,12 @@ def migrate(path: Path) -> bool:
     revision = current_revision(path)
     if revision == HEAD:
         return False
-    if revision is not None and revision > HEAD:
+    if revision is not None and revision not in REVISIONS:
         raise ConfigurationError(
-            f"The database {path} was made by a newer version (schema {revision}, this program knows {HEAD})."
+            f"The database {path} has schema {revision}, and this program knows up to {HEAD}:"
+            " it was made by a newer version. It was left as it is."
         )
-    # Before anything is in it: these settings live in the file, and auto_vacuum only takes in an empty one.
+    # Before anything is in it: these marks live in the file's header.
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -117,12 +123,7 @@ def migrate(path: Path) -> bool:
     return True
 
 
-def _is_unfinished(path: Path) -> bool:
-    """A process was killed between making the file and marking it: there is nothing in it yet."""
-    connection = sqlite3.connect(path)
-    try:
-        return connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,)
-    except sqlite3.DatabaseError:
-        return False
-    finally:
-        connection.close()
+def _is_unfinished(header: bytes, *, has_log: bool) -> bool:
+    """A process was killed between making the file and marking it: its first page lists no table yet."""
+    # Looking through SQLite would write to a file that may not be ours.
+    return not has_log and int.from_bytes(header[103:105], "big") == 0

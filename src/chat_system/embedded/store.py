@@ -32,6 +32,7 @@ from chat_system.model import (
     Once,
     Receipt,
     Window,
+    rfc3339,
 )
 from chat_system.ports import ApplicationWindow, Discrepancy
 
@@ -78,7 +79,7 @@ class EmbeddedStore:
 
         receipt: Receipt = await self._database.write(unit)
         found = self._database.read("SELECT token FROM applications WHERE id = ?", (receipt.number,))
-        at = rows.rfc3339(receipt.at)
+        at = rfc3339(receipt.at)
         return Application(found[0][0], name, 0, at, at), receipt.replayed
 
     async def resolve(self, token: str) -> ApplicationId | None:

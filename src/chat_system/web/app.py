@@ -39,6 +39,8 @@ from chat_system.wiring import House
 
 _REQUEST_ID = re.compile(rb"[ -~]{1,128}")
 
+HTTP_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+
 EVENT_STREAM: list[Header] = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-store"),
@@ -110,6 +112,17 @@ class App:
         await self._send(request, response, request_id)
         route.count(response.status)
         route.seconds.observe(time.perf_counter() - started)
+
+    def refuse_malformed(self, method: str, path: str) -> tuple[Response, str]:
+        """The answer to what the HTTP parser refuses, and its request id. Both are empty if there was no request line."""
+        request_id = f"{self._id_prefix}-{next(self._ids):x}"
+        error: ChatSystemError = Invalid("This is no HTTP request.")
+        if method and method not in HTTP_METHODS:
+            found = self._router.find(path.partition("?")[0])
+            error = NotFound("There is no such path.") if found is None else MethodNotAllowed(tuple(sorted(found[0])))
+        response = problem(error, request_id)
+        self._unrouted.count(response.status)
+        return response, request_id
 
     async def keep_going(self) -> None:
         """What the web side does on its own, until cancelled."""

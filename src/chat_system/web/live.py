@@ -5,7 +5,7 @@ the same bytes to all of them. A reader first catches up by itself, at its own p
 when it has come to where the channel stands it joins. Both read the store by revision, so nothing is missed and
 nothing comes twice; of what changed several times meanwhile, the latest state comes.
 
-Events go straight to the connection's transport: its buffer tells how far a reader is behind. Who has more than 1 MiB
+Events go straight to the connection: its buffer tells how far a reader is behind. Who has more than 1 MiB
 waiting is cut off, and catches up when it reconnects.
 """
 
@@ -23,7 +23,8 @@ from chat_system.ports import Feed
 from chat_system.system import ChatSystem
 from chat_system.telemetry import LIVE_CUT, LIVE_READERS, log
 from chat_system.web.pages import REVISION_MAX, integer
-from chat_system.web.request import Header, Request, Send
+from chat_system.web.protocol import Protocol
+from chat_system.web.request import Header, Request
 
 WAITING_MAX_BYTES = 1024 * 1024
 KEEP_ALIVE_S = 15.0
@@ -36,32 +37,19 @@ KEEP_ALIVE = b": keep-alive\n\n"
 class Reader:
     """One open stream: its connection, and the revision up to which it was sent everything."""
 
-    __slots__ = ("_chunked", "_transport", "revision")
+    __slots__ = ("connection", "revision")
 
-    def __init__(self, transport: asyncio.Transport, revision: int, *, chunked: bool) -> None:
-        self._transport = transport
-        self._chunked = chunked
+    def __init__(self, connection: Protocol, revision: int) -> None:
+        self.connection = connection
         self.revision = revision
-
-    @property
-    def gone(self) -> bool:
-        """Whether the connection is closed or closing."""
-        return self._transport.is_closing()
 
     def write(self, frames: bytes, chunk: bytes) -> None:
         """Send frames, given plain and as an HTTP chunk; cut the reader off when too much waits for it."""
-        if self._transport.get_write_buffer_size() > WAITING_MAX_BYTES:
+        if self.connection.waiting_bytes() > WAITING_MAX_BYTES:
             LIVE_CUT.inc()
-            self._transport.abort()
-        elif not self._transport.is_closing():
-            self._transport.write(chunk if self._chunked else frames)
-
-    def end(self) -> None:
-        """Finish the stream: the client knows that it is complete."""
-        if not self._transport.is_closing():
-            if self._chunked:
-                self._transport.write(b"0\r\n\r\n")
-            self._transport.close()
+            self.connection.cut_stream()
+        else:
+            self.connection.write_stream(frames, chunk)
 
 
 class Channel:
@@ -149,11 +137,7 @@ class Live:
         after = starting_point(request)
         application, chat = request.application, request.chat
         channel = await self._join(application, chat)
-        reader = Reader(
-            request.scope["chat_system.transport"],
-            channel.revision if after is None else after,
-            chunked=request.scope["http_version"] == "1.1",
-        )
+        reader = Reader(request.scope["chat_system.connection"], channel.revision if after is None else after)
         try:
             with LIVE_READERS.track_inprogress():
                 await self._serve(request, headers, reader, channel)
@@ -185,7 +169,7 @@ class Live:
         if channel is not None:
             channel.stop()
             for reader in tuple(channel.readers):
-                reader.end()
+                reader.connection.end_stream()
 
     async def _join(self, application: ApplicationId, chat: int) -> Channel:
         key = (application, chat)
@@ -202,21 +186,24 @@ class Live:
         return channel
 
     async def _serve(self, request: Request, headers: list[Header], reader: Reader, channel: Channel) -> None:
-        send = request.send
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send_frames(send, b"retry: %d\n\n" % RECONNECT_MS)
-        while reader.revision < channel.revision and not reader.gone:
+        connection = reader.connection
+        connection.begin_stream(headers)
+        hello = b"retry: %d\n\n" % RECONNECT_MS
+        connection.write_stream(hello, as_chunk(hello))
+        while reader.revision < channel.revision and not connection.is_gone():
             changes = await self._system.changes(
                 request.application, request.chat, reader.revision, CHANGES_PER_READ
             )
             if not changes:
                 break
-            await send_frames(send, encode_events(changes))
+            frames = encode_events(changes)
+            connection.write_stream(frames, as_chunk(frames))
             reader.revision = changes[-1].revision
+            await connection.drain()
         # Nothing is awaited between the last look at the channel and joining it.
         channel.readers.add(reader)
         if self._closing or self._channels.get((request.application, request.chat)) is not channel:
-            reader.end()
+            connection.end_stream()
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
@@ -253,7 +240,3 @@ def as_chunk(frames: bytes) -> bytes:
     """Frames as one chunk of HTTP/1.1's chunked transfer coding (RFC 9112, section 7.1)."""
     return b"%x\r\n%s\r\n" % (len(frames), frames)
 
-
-async def send_frames(send: Send, frames: bytes) -> None:
-    """Send through the server, which waits while the connection is full."""
-    await send({"type": "http.response.body", "body": frames, "more_body": True})

@@ -10,6 +10,7 @@ import msgspec
 from chat_system import __version__
 from chat_system.model import (
     Application,
+    ApplicationEdit,
     Chat,
     ChatEdit,
     FoundMessage,
@@ -24,7 +25,7 @@ from chat_system.web.problems import STATUSES, Problem
 from chat_system.web.routes import Operation, Parameter
 
 _TYPES = [
-    Application, Chat, Message, FoundMessage, NewApplication, NewChat, ChatEdit, NewMessage, NewMessages, MessageEdit, Problem,
+    Application, Chat, Message, FoundMessage, NewApplication, ApplicationEdit, NewChat, ChatEdit, NewMessage, NewMessages, MessageEdit, Problem,
 ]  # fmt: skip
 
 _DESCRIPTION = """\
@@ -52,10 +53,10 @@ _HEADERS = {
     "WWW-Authenticate": {"schema": {"type": "string"}, "description": "Bearer."},
 }
 
-_PATH_PARAMETERS = {
-    "token": {"type": "string", "description": "The application's token."},
-    "number": {"type": "integer", "minimum": 1, "description": "The chat's number."},
-    "message_number": {"type": "integer", "minimum": 1, "description": "The message's number."},
+_PATH_PARAMETERS: dict[str, dict[str, Any]] = {
+    "token": {"description": "The application's token.", "schema": {"type": "string"}},
+    "number": {"description": "The chat's number.", "schema": {"type": "integer", "minimum": 1}},
+    "message_number": {"description": "The message's number.", "schema": {"type": "integer", "minimum": 1}},
 }
 
 
@@ -189,8 +190,7 @@ def _path_parameters(path: str) -> list[dict[str, Any]]:
             "name": name,
             "in": "path",
             "required": True,
-            "description": _PATH_PARAMETERS[name]["description"],
-            "schema": {key: value for key, value in _PATH_PARAMETERS[name].items() if key != "description"},
+            **_PATH_PARAMETERS[name],
         }
         for name in names
     ]

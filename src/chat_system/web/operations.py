@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
 from chat_system.errors import ChatSystemError, Unavailable
-from chat_system.model import ChatEdit, Message, MessageEdit, NewApplication, NewChat, NewMessage, NewMessages, Window
+from chat_system.model import ApplicationEdit, ChatEdit, Message, MessageEdit, NewApplication, NewChat, NewMessage, NewMessages, Window
 from chat_system.system import ChatSystem
 from chat_system.web import pages
 from chat_system.web.request import NEW_APPLICATION, NEW_CHAT, NEW_MESSAGE, NEW_MESSAGES, Header, Request, Response
 
 CREATED = 201
 NO_CONTENT = 204
+_APPLICATION_EDIT = msgspec.json.Decoder(ApplicationEdit)
 _CHAT_EDIT = msgspec.json.Decoder(ChatEdit)
 _MESSAGE_EDIT = msgspec.json.Decoder(MessageEdit)
 _ENCODE = msgspec.json.Encoder().encode
@@ -31,7 +31,7 @@ def _ok(value: Any, headers: list[Header] | None = None) -> Response:
 def _created(value: Any, location: str | None, *, replayed: bool) -> Response:
     headers: list[Header] = []
     if location is not None:
-        headers.append((b"location", quote(location).encode()))
+        headers.append((b"location", location.encode()))
     if replayed:
         headers.append((b"idempotency-replayed", b"true"))
     return Response(CREATED, _ENCODE(value), headers=headers)
@@ -61,9 +61,14 @@ async def read_application(system: ChatSystem, request: Request) -> Response:
     return _ok(await system.application(request.application))
 
 
-async def rename_application(system: ChatSystem, request: Request) -> Response:
+async def replace_application(system: ChatSystem, request: Request) -> Response:
     new = await request.body(NewApplication, NEW_APPLICATION)
-    return _ok(await system.rename_application(request.application, new))
+    return _ok(await system.rename_application(request.application, ApplicationEdit(new.name)))
+
+
+async def rename_application(system: ChatSystem, request: Request) -> Response:
+    edit = await request.body(ApplicationEdit, _APPLICATION_EDIT)
+    return _ok(await system.rename_application(request.application, edit))
 
 
 async def erase_application(system: ChatSystem, request: Request) -> Response:

@@ -165,20 +165,35 @@ class Request:
 
 def refuse_ambiguous(body: bytes) -> None:
     """Raise Invalid for JSON that says a key twice or contains U+0000."""
-    if _NUL.search(body):
-        raise Invalid("Text must not contain U+0000.")
 
-    def unique(pairs: list[tuple[str, Any]]) -> None:
-        names: set[str] = set()
-        for name, _ in pairs:
-            if name in names:
-                raise Invalid(f"The key {name!r} stands twice in one object.")
-            names.add(name)
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise Invalid(f"The key {twice!r} stands twice in one object.")
+        return found
 
     try:
-        json.loads(body, object_pairs_hook=unique)
+        value = json.loads(body, object_pairs_hook=unique)
     except (ValueError, RecursionError):
         raise Invalid("The body is not valid JSON.") from None
+    if _NUL.search(body):
+        raise Invalid.at(_find_nul(value) or "", "must not contain U+0000")
+
+
+def _find_nul(value: Any) -> str | None:
+    """The pointer of a text with U+0000; a key's is that of its object."""
+    if isinstance(value, str):
+        return "" if "\0" in value else None
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, item in items:
+        if isinstance(name, str) and "\0" in name:
+            return ""
+        inner = _find_nul(item)
+        if inner is not None:
+            return f"/{str(name).replace('~', '~0').replace('/', '~1')}{inner}"
+    return None
 
 
 def _is_plain(body: bytes, value: msgspec.Struct) -> bool:

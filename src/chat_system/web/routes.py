@@ -12,6 +12,7 @@ from chat_system.model import (
     REQUEST_MAX_BYTES,
     TOKEN_CHARACTERS,
     Application,
+    ApplicationEdit,
     Chat,
     ChatEdit,
     FoundMessage,
@@ -67,7 +68,7 @@ class Operation:
     content_type: str = "application/json"
 
 
-INTEGER = {"type": "integer", "minimum": 1, "maximum": NUMBER_MAX}
+NUMBER_MAX_DIGITS = len(str(NUMBER_MAX))
 LIMIT = Parameter(
     "limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "How many items the page has."
 )
@@ -157,11 +158,13 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     *(
         Operation(
-            name, method, _APPLICATION, "admin", "Rename an application", "Replaces its name.", "Applications",
-            operations.rename_application, NewApplication, answer=Application, problems=_WRITE,
-            example=({"name": "Help desk"}, APPLICATION | {"name": "Help desk"}),
+            name, method, _APPLICATION, "admin", "Rename an application", doc, "Applications", handler, body,
+            answer=Application, problems=_WRITE, example=({"name": "Help desk"}, APPLICATION | {"name": "Help desk"}),
         )
-        for name, method in (("replaceApplication", "PUT"), ("renameApplication", "PATCH"))
+        for name, method, doc, handler, body in (
+            ("replaceApplication", "PUT", "Its name is all that there is to replace.", operations.replace_application, NewApplication),
+            ("renameApplication", "PATCH", "An empty object changes nothing.", operations.rename_application, ApplicationEdit),
+        )
     ),
     Operation(
         "eraseApplication", "DELETE", _APPLICATION, "admin", "Erase an application",
@@ -284,15 +287,16 @@ OPERATIONS: tuple[Operation, ...] = (
 
 @dataclass
 class _Node:
-    """One place in the tree of paths."""
+    """One place in the tree of paths. `names` are those of the parameters on the way to it."""
 
     words: dict[str, _Node] = field(default_factory=dict)
-    parameter: dict[str, _Node] = field(default_factory=dict)
+    parameter: _Node | None = None
+    names: tuple[str, ...] = ()
     methods: dict[str, Any] = field(default_factory=dict)
 
 
 class Router:
-    """Finds what a path leads to. Fixed words win over parameters; there is no backtracking to need."""
+    """Finds what a path leads to. Fixed words win over parameters."""
 
     def __init__(self) -> None:
         self._root = _Node()
@@ -300,42 +304,41 @@ class Router:
     def add(self, method: str, path: str, target: Any) -> None:
         """Let the method on the path (`/chats/{number}`) lead to the target."""
         node = self._root
+        names = []
         for part in path.split("/")[1:]:
             if part.startswith("{"):
-                node = node.parameter.setdefault(part[1:-1], _Node())
+                names.append(part[1:-1])
+                node.parameter = node.parameter or _Node()
+                node = node.parameter
             else:
                 node = node.words.setdefault(part, _Node())
+        node.names = tuple(names)
         node.methods[method] = target
 
     def find(self, path: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """The methods of a path and its parameters; None when there is no such path."""
-        return _find(self._root, path.split("/"), 1, {})
-
-
-def _find(
-    node: _Node, parts: list[str], index: int, parameters: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    if index == len(parts):
+        node = self._root
+        texts = []
+        for part in path.split("/")[1:]:
+            word = node.words.get(part)
+            if word is None:
+                texts.append(part)
+                word = node.parameter
+                if word is None:
+                    return None
+            node = word
+        parameters = {}
+        for name, text in zip(node.names, texts, strict=True):
+            value = parameters[name] = path_parameter(name, text)
+            if value is None:
+                return None
         return (node.methods, parameters) if node.methods else None
-    part = parts[index]
-    word = node.words.get(part)
-    if word is not None:
-        found = _find(word, parts, index + 1, parameters)
-        if found is not None:
-            return found
-    for name, child in node.parameter.items():
-        value = path_parameter(name, part)
-        if value is not None:
-            found = _find(child, parts, index + 1, parameters | {name: value})
-            if found is not None:
-                return found
-    return None
 
 
 def path_parameter(name: str, text: str) -> str | int | None:
     """A parameter's value, or None when the text can't be one: a number is a positive decimal integer."""
     if name in ("token", "file"):
         return text or None
-    if text.isascii() and text.isdigit() and text[0] != "0" and len(text) <= 10:
+    if text.isascii() and text.isdigit() and text[0] != "0" and len(text) <= NUMBER_MAX_DIGITS:
         return int(text)
     return None
