@@ -1,42 +1,356 @@
-"""`chat-system`: the operator's commands. What goes wrong is one clear line and an exit code, never a traceback."""
+"""`chat-system`: the operator's commands.
+
+Promises: what can be expected to go wrong (a setting, a file, the disk, Ctrl-C, a reader of our output that leaves)
+is one clear line on standard error and an exit code: 2 for how a command was called, 1 for anything else. A
+traceback means a defect.
+
+What only some commands need is imported in them: `serve` waits for nothing that it does not use.
+"""
+
+# ruff: noqa: PLC0415 - see above
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, cast
 
 import typer
 
-from chat_system import telemetry
-from chat_system.errors import ChatSystemError, ConfigurationError
-from chat_system.settings import Settings
+from chat_system import __version__, telemetry
+from chat_system.errors import ChatSystemError, ConfigurationError, NotFound, Unavailable
+from chat_system.settings import Settings, explain
+from chat_system.terminal import OutputLost, Work, print_table, progress_of, say, settle_output, tell
 
-cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="A chat backend.")
+if TYPE_CHECKING:
+    from chat_system.model import ApplicationId
+    from chat_system.transfer.importing import Tally
+    from chat_system.wiring import House
+
+PROGRAM = "chat-system"
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+"""What Typer makes of Ctrl-C; it is reported like any other failure."""
+
+COMPLAINTS_MAX = 20
+"""How many lines of a file are complained of one by one; the rest is counted."""
+
+INDEX_STEP_MESSAGES = 5_000
+"""How many messages an import brings into the search index at a time."""
+
+cli = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
-def _settings() -> Settings:
+@cli.callback(
+    invoke_without_command=True,
+    epilog="Settings are environment variables: [b]chat-system settings[/b] lists them.\n\n"
+    "Start with [b]chat-system serve[/b] and open http://127.0.0.1:8080/swagger/index.html",
+)
+def start(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    """A chat backend: gapless numbers, durable acknowledgements, live events, exact search."""
+    if version:
+        tell(__version__)
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        tell(context.get_help())
+
+
+@cli.command(
+    epilog="[b]Examples[/b]\n\n"
+    "chat-system serve\n\n"
+    "CHAT_SQLITE_PATH=/var/lib/chat/chat.sqlite3 chat-system serve --port 9000",
+)
+def serve(
+    host: Annotated[str | None, typer.Option(help="The address to listen on, instead of CHAT_HOST.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="The port, instead of CHAT_PORT; 0 takes a free one.")
+    ] = None,
+) -> None:
+    """Serve the API until a signal ends it.
+
+    SIGTERM and Ctrl-C end it in order: what was accepted is answered first.
+    """
     settings = Settings.from_environment(os.environ)
+    settings = replace(settings, host=host or settings.host, port=settings.port if port is None else port)
     telemetry.configure_logging(settings.log_level, settings.log_format)
-    return settings
+    from chat_system.web.server import serve as serve_until_stopped
 
-
-@cli.callback()
-def callback() -> None:
-    pass
+    serve_until_stopped(settings)
 
 
 @cli.command()
-def serve() -> None:
-    """Serve the API."""
-    from chat_system.web.server import serve as run
+def migrate() -> None:
+    """Bring the database to the newest schema.
 
-    run(_settings())
+    [b]serve[/b] and [b]import[/b] do so by themselves; this does it ahead of them.
+    """
+    from chat_system.wiring import migrate as bring_up_to_date
+
+    settings = _settings()
+    changed = bring_up_to_date(settings)
+    tell(f"{settings.sqlite_path} {'was brought to' if changed else 'has'} the newest schema.")
+
+
+@cli.command()
+def check() -> None:
+    """Look for what is wrong: settings, the database file, numbers with gaps or twice, counts.
+
+    Changes nothing and works beside a running server. The exit code is 1 when anything is wrong;
+    [b]recount[/b] mends counts.
+    """
+    from chat_system.wiring import open_house
+
+    async def verify() -> Sequence[str]:
+        async with open_house(settings, shared=True) as house:
+            return [f"{found.where}: {found.what}" for found in await house.system.verify()]
+
+    settings = _settings()
+    faults: list[str] = []
+    try:
+        settings.check_exposure()
+    except ConfigurationError as error:
+        faults.append(f"settings: {error}")
+    faults += asyncio.run(verify())
+    for fault in faults:
+        tell(fault)
+    if faults:
+        raise typer.Exit(EXIT_FAILED)
+    tell(f"All is well: the settings, the file {settings.sqlite_path}, all numbers, all counts.")
+
+
+@cli.command()
+def recount() -> None:
+    """Count all chats and messages anew and mend the counts that are wrong.
+
+    Stop the server first: this needs the database for itself.
+    """
+    from chat_system.wiring import open_house
+
+    async def mend() -> Sequence[str]:
+        async with open_house(settings) as house:
+            return [f"{found.where}: {found.what}" for found in await house.system.recount()]
+
+    settings = _settings()
+    mended = asyncio.run(mend())
+    for one in mended:
+        tell(f"{one} (mended)")
+    tell("All counts are right now." if mended else "All counts were right.")
+
+
+@cli.command("settings")
+def list_settings(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the reference as a Markdown table.")] = False,
+) -> None:
+    """List every setting: its value, where that is from, and what it does. Secrets are masked."""
+    if markdown:
+        tell("| variable | default | what it does |\n| --- | --- | --- |")
+        for one in explain(Settings(), {}):
+            tell(f"| `{one.variable}` | {f'`{one.default}`' if one.default else '(empty)'} | {one.doc} |")
+    else:
+        rows = [(one.variable, one.value, one.source, one.doc) for one in explain(_settings(), os.environ)]
+        print_table(("variable", "value", "from", "what it does"), rows)
+
+
+@cli.command(epilog="[b]Example[/b]\n\nchat-system openapi > openapi.json")
+def openapi() -> None:
+    """Print the OpenAPI 3.1 document of the API as JSON."""
+    import msgspec
+
+    from chat_system.web.openapi import document
+    from chat_system.web.routes import OPERATIONS
+
+    tell(msgspec.json.format(msgspec.json.encode(document(OPERATIONS)), indent=2).decode())
+
+
+@cli.command(
+    "import",
+    epilog="[b]Examples[/b]\n\n"
+    "chat-system import chat.ndjson.gz\n\n"
+    'chat-system import forum.ndjson --name "The old forum"\n\n'
+    'zstdcat dump.ndjson.zst | chat-system import - --application "$TOKEN"\n\n'
+    "[b]A line of the file[/b]\n\n"
+    '{"chat": "general", "sender": "amira", "sent_at": "2026-01-31T12:00:00Z", "body": "Hello!"}',
+)
+def import_file(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="NDJSON, gzipped or not; - is standard input.")],
+    application: Annotated[
+        str | None, typer.Option(metavar="TOKEN", help="The application that takes the messages.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Or its name: the first import makes it. If absent, the name of the file.")
+    ] = None,
+) -> None:
+    """Import messages from a file, with their order and times, and print the application's token.
+
+    A line is a message: chat, sender (or null), sent_at (ISO 8601 with its offset from UTC), body and, if you like,
+    metadata (an object). Each chat name becomes a chat of that title.
+
+    Import a file as often as you like: what is there is not added twice, an import that was interrupted goes on, and
+    of a file that has grown only the new lines are added. Bad lines are reported by number and left out; the exit
+    code is 1 then. The database must not be in use by a server.
+    """
+    from chat_system.transfer.importing import default_name
+    from chat_system.transfer.lines import STDIN
+
+    if application is not None and name is not None:
+        raise typer.BadParameter("give --application or --name, not both.")
+    if application is None and name is None:
+        if file == STDIN:
+            raise typer.BadParameter("standard input has no name: give --name or --application.")
+        name = default_name(file)
+    started_at = time.monotonic()
+    token, tally = asyncio.run(_import(_settings(), file, application, name or ""))
+    say(_summary(tally, time.monotonic() - started_at))
+    tell(token)
+    if not tally.complete:
+        raise typer.Exit(EXIT_FAILED)
+
+
+async def _import(settings: Settings, file: str, token: str | None, name: str) -> tuple[str, Tally]:
+    from chat_system.transfer.importing import Importer, application_named
+    from chat_system.transfer.lines import open_source
+    from chat_system.wiring import open_house
+
+    with open_source(file) as source:
+        async with open_house(settings) as house:
+            if token is None:
+                token = (await application_named(house.system, name)).token
+            importer = Importer(house.system, await _application(house, token), Complaints())
+            work = Work(
+                "Importing", source.bytes_total, lambda: source.bytes_read, lambda: importer.tally.lines
+            )
+            async with progress_of(work):
+                await importer.run(source)
+            await _index(house)
+    return token, importer.tally
+
+
+async def _index(house: House) -> None:
+    """Bring the search index up to date, so that the next server has nothing to catch up with."""
+    for projector in house.projectors:
+        total = (await projector.backlog()).entries
+        done = 0
+        async with progress_of(Work("Indexing", total, lambda: done, lambda: done)):
+            while step := await projector.step(INDEX_STEP_MESSAGES):
+                done += step
+
+
+def _summary(tally: Tally, seconds: float) -> str:
+    parts = [
+        f"{tally.recorded:,} messages imported, {tally.present:,} were there already",
+        f"{tally.chats_opened:,} chats opened, {tally.chats_present:,} were there already",
+    ]
+    if tally.bad:
+        parts.append(f"{tally.bad:,} bad lines left out")
+    if tally.chats_differing:
+        parts.append(f"{tally.chats_differing:,} chats differ, {tally.unfit:,} of their lines left out")
+    return f"{'; '.join(parts)}; {seconds:,.1f} s."
+
+
+class Complaints:
+    """Says what is wrong with a file, up to a number of lines."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def __call__(self, complaint: str) -> None:
+        """Say it, or no more."""
+        self._count += 1
+        if self._count <= COMPLAINTS_MAX:
+            say(complaint)
+        elif self._count == COMPLAINTS_MAX + 1:
+            say("Further lines are only counted.")
+
+
+@cli.command(
+    epilog="[b]Examples[/b]\n\n"
+    'chat-system export "$TOKEN" --output backup.ndjson.gz\n\n'
+    'chat-system export "$TOKEN" | grep -c hello',
+)
+def export(
+    token: Annotated[str, typer.Argument(metavar="TOKEN", help="The application's token.")],
+    output: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Where to, instead of standard output; gzipped if the name ends in .gz."),
+    ] = None,
+) -> None:
+    """Export an application's messages in the form that import reads.
+
+    Chats come by number, messages in order; deleted ones are left out. Works beside a running server. A file
+    appears under its name when it is complete.
+    """
+    from chat_system.transfer.exporting import export as write_lines
+    from chat_system.transfer.exporting import open_output
+    from chat_system.wiring import open_house
+
+    async def run() -> int:
+        async with open_house(settings, shared=True) as house:
+            application = await _application(house, token)
+            with open_output(output) as file:
+                return await write_lines(house.system, application, file)
+
+    settings = _settings()
+    count = asyncio.run(run())
+    say(f"{count:,} messages exported.")
+
+
+async def _application(house: House, token: str) -> ApplicationId:
+    try:
+        return await house.system.open(token)
+    except NotFound:
+        raise NotFound("No application has this token.") from None
+
+
+def _settings() -> Settings:
+    """The settings of a command that reports its failures itself: the log would only repeat them."""
+    settings = Settings.from_environment(os.environ)
+    telemetry.configure_logging("critical", settings.log_format)
+    return settings
 
 
 def main() -> None:
     """The entry point of `chat-system` and `python -m chat_system`."""
+    for stream in (sys.stdout, sys.stderr):
+        # A file's name may be no text.
+        cast(Any, stream).reconfigure(errors="backslashreplace")
+    code = _obey()
+    settle_output()
+    sys.exit(code)
+
+
+def _obey() -> int:
+    from chat_system.transfer.lines import TransferError
+
     try:
-        cli(standalone_mode=True)
-    except (ConfigurationError, ChatSystemError) as error:
-        print(f"chat-system: {error}", file=sys.stderr)
-        sys.exit(1)
+        code = int(cli(prog_name=PROGRAM, standalone_mode=False) or 0)
+    except typer.TyperException as error:
+        return _fail(f"{error.format_message()} See `{PROGRAM} --help`.", error.exit_code)
+    except (ConfigurationError, TransferError, OutputLost) as error:
+        return _fail(str(error))
+    except Unavailable as error:
+        return _fail(error.detail if error.__cause__ is None else f"{error.detail.rstrip('.')}: {error.__cause__}.")
+    except ChatSystemError as error:
+        return _fail(error.detail)
+    except OSError as error:
+        return _fail(f"{error.filename or 'The system'}: {error.strerror or error}.")
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    if code == EXIT_INTERRUPTED:
+        return _fail("Interrupted. What was recorded stays; the same command goes on from there.")
+    return code
+
+
+def _fail(reason: str, code: int = EXIT_FAILED) -> int:
+    say(f"{PROGRAM}: {reason}")
+    return code

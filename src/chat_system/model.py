@@ -328,12 +328,15 @@ def milliseconds(text: str) -> int:
     """The opposite of `rfc3339`, for any ISO 8601 time that names its offset.
 
     Raises:
-        ValueError: it is no such time.
+        ValueError: it is no such time, or outside the years 1 to 9999 of UTC.
     """
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
-        raise ValueError("the time names no offset from UTC")
-    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
+        raise ValueError("it names no offset from UTC")
+    try:
+        since = moment.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    except OverflowError:
+        raise ValueError("it is outside the years 1 to 9999") from None
     return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
 
 

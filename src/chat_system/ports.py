@@ -82,6 +82,9 @@ class Journal(Protocol):
             Unavailable: nothing was recorded, or we cannot tell. Retry only with `once`.
         """
 
+    async def receipt(self, application: ApplicationId, once: Once) -> Receipt | None:
+        """What the first call with the key of `once` was allotted, whatever its payload; None if there was none."""
+
     async def read(self, projection: Projection, limit: int) -> Sequence[Entry]:
         """Up to `limit` entries that the projection has not acknowledged, oldest first; waits for nothing.
 
@@ -139,7 +142,7 @@ class Store(Protocol):
         """Raises NotFound when it is unknown to this application."""
 
     async def chats(self, application: ApplicationId, window: Window) -> Sequence[Chat]:
-        """A page of chats by number."""
+        """A page of chats by number. Raises NotFound when the application was erased."""
 
     async def message(self, application: ApplicationId, chat: int, number: int) -> Message:
         """Raises NotFound when it is unknown to this application."""
@@ -207,6 +210,7 @@ class SearchIndex(Protocol):
         """Matches in all chats of an application, newest (`created_at`, chat, number) first, beyond `after`.
 
         Raises:
+            NotFound: the application was erased.
             Unavailable: the index is away.
         """
 

@@ -55,9 +55,9 @@ class Projector:
         while await self.step():
             pass
 
-    async def step(self) -> int:
+    async def step(self, batch: int | None = None) -> int:
         """Apply one batch; return how many entries were read. Raises Unavailable, having lost nothing."""
-        entries = await self._journal.read(self.projection, self._batch)
+        entries = await self._journal.read(self.projection, batch or self._batch)
         if entries:
             await self._take(entries)
         return len(entries)

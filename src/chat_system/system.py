@@ -133,20 +133,26 @@ class ChatSystem:
         return _posted(new, receipt, 0), receipt.replayed
 
     async def post_messages(
-        self,
-        application: ApplicationId,
-        chat: int,
-        new: list[NewMessage],
-        *,
-        once: Once | None = None,
-        sent_at: list[int] | None = None,
+        self, application: ApplicationId, chat: int, new: list[NewMessage], *, once: Once | None = None
     ) -> tuple[list[Message], bool]:
-        """Post all of the messages, consecutively, or none. Raises NotFound.
-
-        `sent_at` (milliseconds, one per message) keeps the times of messages that were sent elsewhere.
-        """
-        receipt = await self._journal.append(application, PostMessages(chat, new, sent_at), once=once)
+        """Post all of the messages, consecutively, or none. Raises NotFound."""
+        receipt = await self._journal.append(application, PostMessages(chat, new), once=once)
         return [_posted(message, receipt, index) for index, message in enumerate(new)], receipt.replayed
+
+    async def import_messages(
+        self, application: ApplicationId, chat: int, new: list[NewMessage], *, sent_at: list[int], once: Once
+    ) -> Receipt:
+        """Post messages that were sent elsewhere, with their times (milliseconds, one per message).
+
+        Raises:
+            NotFound: the chat is unknown to this application.
+            IdempotencyMismatch: `once` was used with other messages; `receipt` tells with how many.
+        """
+        return await self._journal.append(application, PostMessages(chat, new, sent_at), once=once)
+
+    async def receipt(self, application: ApplicationId, once: Once) -> Receipt | None:
+        """What the first request with this key was allotted, whatever its payload; None if there was none."""
+        return await self._journal.receipt(application, once)
 
     async def message(self, application: ApplicationId, chat: int, number: int) -> Message:
         """Read a message in its latest state. Raises NotFound."""

@@ -88,7 +88,7 @@ async def _embedded(settings: Settings, *, shared: bool) -> AsyncIterator[House]
         feed = EmbeddedFeed()
         journal = EmbeddedJournal(database, feed.announce)
         store = EmbeddedStore(database, journal.forget, feed.announce_erased)
-        search = EmbeddedSearch(database, store.chat_id)
+        search = EmbeddedSearch(database, store.require, store.chat_id)
         projector = Projector("search", journal, search.apply, batch=400)
         yield House(ChatSystem(journal, store, search), feed, (projector,))
     finally:

@@ -247,7 +247,7 @@ class Database:
                 self._loop.call_later(LOCKED_RETRY_S, self._flush)
             else:
                 self._loop.call_soon(self._settle, writes, None, error)
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, everyone is told and the queue goes on
             self._roll_back()
             self._loop.call_soon(self._settle, writes, None, error)
         else:
@@ -292,9 +292,9 @@ class Database:
         while True:
             try:
                 transaction = self._stage(writes)
-            except sqlite3.Error as error:
+            except Exception as error:  # noqa: BLE001 - as in `_begin_inline`
                 self._roll_back()
-                waited_s = time.monotonic() - writes[0].submitted_at
+                waited_s = time.monotonic() - writes[0].submitted_at if writes else LOCKED_WAIT_S
                 if not _is_locked(error) or waited_s >= LOCKED_WAIT_S:
                     self._loop.call_soon_threadsafe(self._settle, writes, None, error)
                     return
@@ -311,7 +311,7 @@ class Database:
         for forget in self.on_rollback:
             forget()
 
-    def _settle(self, writes: list[_Write], transaction: Transaction | None, error: sqlite3.Error | None) -> None:
+    def _settle(self, writes: list[_Write], transaction: Transaction | None, error: Exception | None) -> None:
         """Back on the loop: tell everyone, and go on with what has queued."""
         if transaction is None or error is not None:
             reason = _unavailable("written", error or sqlite3.Error("no transaction"))
@@ -347,11 +347,11 @@ def _resolve(write: _Write, outcome: Any) -> None:
         loop.call_soon_threadsafe(resolve, outcome)
 
 
-def _is_locked(error: sqlite3.Error) -> bool:
+def _is_locked(error: Exception) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
-def _unavailable(doing: str, error: sqlite3.Error) -> Unavailable:
+def _unavailable(doing: str, error: Exception) -> Unavailable:
     # The driver quotes a text that it can't decode; SQLite's own messages name no content.
     code = getattr(error, "sqlite_errorname", None)
     log.error("database failed", doing=doing, error=str(error) if code else type(error).__name__, code=code)

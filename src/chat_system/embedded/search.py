@@ -90,10 +90,16 @@ _UNINDEX_OTHERS = """
 
 
 class EmbeddedSearch:
-    """Reads and keeps the index. `chat_id` finds the key of a chat, or raises NotFound."""
+    """Reads and keeps the index. `chat_id` finds the key of a chat and `require` an application, or raise NotFound."""
 
-    def __init__(self, database: Database, chat_id: Callable[[ApplicationId, int], int]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        require: Callable[[ApplicationId], None],
+        chat_id: Callable[[ApplicationId, int], int],
+    ) -> None:
         self._database = database
+        self._require = require
         self._chat_id = chat_id
 
     async def apply(self, entries: Sequence[Entry]) -> None:
@@ -120,6 +126,7 @@ class EmbeddedSearch:
         self, application: ApplicationId, folded: str, *, after: Found | None, limit: int
     ) -> Sequence[tuple[Found, FoundMessage]]:
         """See `ports.SearchIndex.in_application`."""
+        self._require(application)
         at, key = END, END
         if after is not None:
             at, key = after.created_at, message_id(self._chat_id(application, after.chat), after.number)

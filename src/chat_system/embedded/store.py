@@ -149,10 +149,12 @@ class EmbeddedStore:
             transaction.execute(
                 "DELETE FROM receipts WHERE application_id = ? AND number = ?", (APPLICATIONS_SCOPE, application)
             )
-            self._forget()
+            # Not before: others of this transaction go on with the counters that they have moved.
+            transaction.after_commit[self] = self._forget
 
         await self._database.write(unit)
         self._tokens = {token: known for token, known in self._tokens.items() if known != application}
+        self._chat_ids = {key: chat_id for key, chat_id in self._chat_ids.items() if key[0] != application}
         self._announce_erased(application)
 
     # Chats and messages
@@ -166,6 +168,7 @@ class EmbeddedStore:
 
     async def chats(self, application: ApplicationId, window: Window) -> Sequence[Chat]:
         """See `ports.Store.chats`."""
+        self.require(application)
         found = self._database.read(
             f"SELECT {CHAT_COLUMNS} FROM chats WHERE application_id = ? AND number > ? AND number < ?"
             f" ORDER BY number {_direction(window)} LIMIT ? OFFSET ?",
@@ -218,12 +221,19 @@ class EmbeddedStore:
                 yield chat
             after = page[-1].number
 
+    def require(self, application: ApplicationId) -> None:
+        """Raises NotFound when the application was erased."""
+        if not self._database.read("SELECT 1 FROM applications WHERE id = ? AND erased_at IS NULL", (application,)):
+            raise NotFound
+
     def chat_id(self, application: ApplicationId, chat: int) -> int:
         """The key of a chat. Raises NotFound. Chats never move, so it is remembered."""
         chat_id = self._chat_ids.get((application, chat))
         if chat_id is None:
             found = chat <= NUMBER_MAX and self._database.read(
-                "SELECT id FROM chats WHERE application_id = ? AND number = ?", (application, chat)
+                "SELECT chats.id FROM chats JOIN applications ON applications.id = application_id"
+                " WHERE application_id = ? AND number = ? AND erased_at IS NULL",
+                (application, chat),
             )
             if not found:
                 raise NotFound
@@ -243,7 +253,6 @@ class EmbeddedStore:
         erased = self._database.read("SELECT id FROM applications WHERE erased_at IS NOT NULL LIMIT 1")
         if erased:
             application = erased[0][0]
-            self._chat_ids = {key: value for key, value in self._chat_ids.items() if key[0] != application}
             await self._database.write(lambda transaction: _sweep_erased(transaction, application), size=IN_THREAD)
             return True
         expired = self._database.read(
@@ -271,7 +280,7 @@ class EmbeddedStore:
                 "UPDATE chats SET messages_count = (SELECT count(*) FROM messages"
                 " WHERE id BETWEEN chats.id << 32 AND (chats.id << 32) + 4294967295 AND deleted_at IS NULL)"
             )
-            self._forget()
+            transaction.after_commit[self] = self._forget
             return wrong
 
         found: list[Discrepancy] = await self._database.write(unit, size=IN_THREAD)

@@ -26,7 +26,6 @@ from chat_system.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
-from chat_system.model import NUMBER_MAX
 from chat_system.settings import Settings
 from chat_system.telemetry import log
 from chat_system.web.documentation import PAGES
@@ -151,8 +150,6 @@ class App:
         await self._let_in(operation, request)
         request.body_max_bytes = operation.body_max_bytes
         try:
-            if request.parameters.get("number", 0) > NUMBER_MAX:
-                raise NotFound
             if operation.handler is not None:
                 return await operation.handler(self._system, request)
             return await self._special(operation, request, request_id)

@@ -327,12 +327,14 @@ class Router:
                 if word is None:
                     return None
             node = word
+        if not node.methods:
+            return None
         parameters = {}
         for name, text in zip(node.names, texts, strict=True):
             value = parameters[name] = path_parameter(name, text)
             if value is None:
                 return None
-        return (node.methods, parameters) if node.methods else None
+        return node.methods, parameters
 
 
 def path_parameter(name: str, text: str) -> str | int | None:
@@ -340,5 +342,6 @@ def path_parameter(name: str, text: str) -> str | int | None:
     if name in ("token", "file"):
         return text or None
     if text.isascii() and text.isdigit() and text[0] != "0" and len(text) <= NUMBER_MAX_DIGITS:
-        return int(text)
+        number = int(text)
+        return number if number <= NUMBER_MAX else None
     return None

@@ -109,6 +109,8 @@ def _listen(settings: Settings) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((settings.host, settings.port))
+        # At once: of two that start at the same moment, the second must find the port taken.
+        listening.listen(BACKLOG_CONNECTIONS)
     except (OSError, UnicodeError) as error:
         listening.close()
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:

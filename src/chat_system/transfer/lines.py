@@ -1,0 +1,221 @@
+"""The file form of messages: NDJSON, one message a line, gzipped or not.
+
+    {"chat": "...", "sender": "..." or null, "sent_at": "ISO 8601 with an offset", "body": "...", "metadata": {...}}
+
+`metadata` may be absent. A line is taken as strictly as a request of the API: what is unknown, said twice or past a
+limit makes the line bad, and nothing is guessed. Lines may stand in any order of chats; within a chat their order
+is the order of its messages.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from chat_system.errors import Invalid
+from chat_system.model import Body, Metadata, Name, NewChat, NewMessage, milliseconds
+
+LINE_MAX_BYTES = 1024 * 1024
+"""A message of 64 KiB with every character escaped fits in."""
+
+STDIN = "-"
+READ_BYTES = 64 * 1024
+
+_GZIP = b"\x1f\x8b"
+_PLAIN_QUOTES = 16
+"""The quotation marks of a line with the four usual keys and four texts."""
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_PATH = re.compile(r" - at `(?:key in )?\$\.?(?P<path>[^`]*)`$")
+
+
+class TransferError(Exception):
+    """A file that can't be read or written to its end: one clear line for the operator."""
+
+
+class Line(Struct, forbid_unknown_fields=True):
+    """A line as it is read."""
+
+    chat: Name
+    sender: Name | None
+    sent_at: str
+    body: Body
+    metadata: Metadata | None = None
+
+
+class WrittenLine(Struct, omit_defaults=True):
+    """A line as it is written: the metadata are encoded already."""
+
+    chat: str
+    sender: str | None
+    sent_at: str
+    body: str
+    metadata: Raw | None = None
+
+
+_decode = msgspec.json.Decoder(Line).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def parse(text: bytes) -> tuple[str, NewMessage, int]:
+    """The chat's name, the message and its time in milliseconds.
+
+    Raises:
+        Invalid: what is wrong with the line.
+    """
+    try:
+        line = _decode(text)
+    except msgspec.ValidationError as error:
+        raise Invalid(_readable(str(error))) from None
+    except msgspec.DecodeError as error:
+        raise Invalid(f"is not valid JSON: {error}") from None
+    except UnicodeDecodeError as error:
+        raise Invalid(f"is not valid UTF-8: {error.reason} at byte {error.start + 1} of a text") from None
+    except RecursionError:
+        raise Invalid("is nested too deeply") from None
+    if b"\\" in text or text.count(b'"') != _PLAIN_QUOTES:
+        _refuse_ambiguous(text)
+    message = NewMessage(line.body, line.sender, line.metadata)
+    message.check()
+    try:
+        return line.chat, message, milliseconds(line.sent_at)
+    except ValueError as error:
+        raise Invalid(f"/sent_at: is not a time with its offset from UTC ({error})") from None
+
+
+def check_chat_name(name: str) -> None:
+    """Raise Invalid unless it can be the title of a chat."""
+    try:
+        NewChat(name).check()
+    except Invalid:
+        raise Invalid("/chat: is only white space") from None
+
+
+def write(line: WrittenLine) -> bytes:
+    """The line with its end."""
+    return _encode(line) + b"\n"
+
+
+class Source:
+    """An open file of lines. `bytes_read` goes up to `bytes_total`, which is None for what is piped in."""
+
+    def __init__(self, name: str, raw: io.FileIO) -> None:
+        self.name = name
+        self.bytes_total = _bytes_left(raw)
+        self._counted = _Counted(raw)
+        # mypy: a raw stream of our own is as good as a FileIO, but not to the stubs of 3.11.
+        self._plain = io.BufferedReader(self._counted, READ_BYTES)
+
+    @property
+    def bytes_read(self) -> int:
+        """How far the file was read: as it lies on the disk, compressed or not."""
+        return self._counted.bytes
+
+    def lines(self) -> Iterator[tuple[int, bytes | None]]:
+        """Each line with its number from 1 on; blank ones are passed over, None stands for one that is too long.
+
+        Raises:
+            TransferError: the file can't be read further.
+        """
+        try:
+            yield from _numbered(self._unpacked())
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise TransferError(f"{self.name} is damaged gzip data: {str(error).rstrip('.')}.") from error
+        except OSError as error:
+            raise _unreadable(self.name, error) from error
+
+    def _unpacked(self) -> IO[bytes]:
+        if self._plain.peek(len(_GZIP))[: len(_GZIP)] != _GZIP:
+            return self._plain
+        return io.BufferedReader(gzip.GzipFile(fileobj=self._plain), READ_BYTES)
+
+
+class _Counted(io.RawIOBase):
+    """Counts what is read through it."""
+
+    def __init__(self, raw: io.FileIO) -> None:
+        super().__init__()
+        self._raw = raw
+        self.bytes = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        count = self._raw.readinto(buffer)
+        self.bytes += count or 0
+        return count
+
+
+@contextmanager
+def open_source(file: str) -> Iterator[Source]:
+    """Open a file, or standard input for `-`; gzip is known by its first bytes.
+
+    Raises:
+        TransferError: it can't be opened.
+    """
+    name = "Standard input" if file == STDIN else file
+    try:
+        raw = io.FileIO(0, closefd=False) if file == STDIN else io.FileIO(file)
+    except OSError as error:
+        raise _unreadable(name, error) from error
+    with raw:
+        yield Source(name, raw)
+
+
+def _numbered(stream: IO[bytes]) -> Iterator[tuple[int, bytes | None]]:
+    number = 0
+    while text := stream.readline(LINE_MAX_BYTES + 1):
+        number += 1
+        if len(text) > LINE_MAX_BYTES and not text.endswith(b"\n"):
+            while (more := stream.readline(LINE_MAX_BYTES)) and not more.endswith(b"\n"):
+                pass
+            yield number, None
+        elif not text.isspace():
+            yield number, text
+
+
+def _bytes_left(raw: io.FileIO) -> int | None:
+    if not raw.seekable():
+        return None
+    start = raw.tell()
+    size = raw.seek(0, io.SEEK_END) - start
+    raw.seek(start)
+    return size or None
+
+
+def _unreadable(name: str, error: OSError) -> TransferError:
+    return TransferError(f"{name} can't be read: {error.strerror or error}.")
+
+
+def _readable(reason: str) -> str:
+    """The decoder's complaint with its place in front, as in the API's errors."""
+    found = _PATH.search(reason)
+    path = re.sub(r"\[(\d*\.*)\]", "", found["path"]).rstrip(".").replace(".", "/") if found else ""
+    detail = (reason[: found.start()] if found else reason).replace("`", "")
+    return f"/{path}: {detail}" if path else detail
+
+
+def _refuse_ambiguous(text: bytes) -> None:
+    """Raise Invalid for JSON that says a key twice or contains U+0000."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> None:
+        names = [name for name, _ in pairs]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise Invalid(f"has the key {twice!r} twice")
+
+    try:
+        json.loads(text, object_pairs_hook=unique)
+    except (ValueError, RecursionError):
+        raise Invalid("is not valid JSON") from None
+    if _NUL.search(text):
+        raise Invalid("contains U+0000")
