@@ -100,15 +100,20 @@ class EmbeddedJournal:
         self._last_chat: dict[ApplicationId, int] = {}
         self._queued = asyncio.Event()
         self._queued.set()
+        self._posted = 0
         self._queued_messages = 0
         self._queued_at = 0.0
         self._cursor = 0
-        database.on_rollback.append(self.forget)
+        database.on_rollback.append(self._rolled_back)
 
     def forget(self) -> None:
         """Drop all counters: the rows are the truth, and may differ after a failed transaction."""
         self._chats.clear()
         self._last_chat.clear()
+
+    def _rolled_back(self) -> None:
+        self._posted = 0
+        self.forget()
 
     async def append(self, application: ApplicationId, change: Change, *, once: Once | None = None) -> Receipt:
         """See `ports.Journal.append`."""
@@ -174,8 +179,7 @@ class EmbeddedJournal:
         chat.messages_count += count
         self._touch(transaction, chat)
         transaction.after_commit[self] = self._committed
-        self._queued_messages += count
-        telemetry.ACCEPTED.inc(count)
+        self._posted += count
         return Receipt(first, revision, at, count)
 
     def _edit(self, transaction: Transaction, application: ApplicationId, change: EditMessage) -> Receipt:
@@ -284,6 +288,9 @@ class EmbeddedJournal:
         transaction.after_commit[self] = self._committed
 
     def _committed(self) -> None:
+        telemetry.ACCEPTED.inc(self._posted)
+        self._queued_messages += self._posted
+        self._posted = 0
         self._queued_at = time.monotonic()
         self._queued.set()
         # Only between transactions: one that is under way still needs its counters.

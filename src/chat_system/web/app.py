@@ -31,7 +31,9 @@ from chat_system.telemetry import log
 from chat_system.web.documentation import PAGES
 from chat_system.web.guard import Guard
 from chat_system.web.live import Live, starting_point
+from chat_system.web.operations import NO_CONTENT
 from chat_system.web.problems import internal, problem
+from chat_system.web.protocol import EXCHANGE
 from chat_system.web.request import ClientGone, Header, Receive, Request, Response, Scope, Send
 from chat_system.web.routes import OPERATIONS, Operation, Router
 from chat_system.wiring import House
@@ -112,8 +114,8 @@ class App:
         route.count(response.status)
         route.seconds.observe(time.perf_counter() - started)
 
-    def refuse_malformed(self, method: str, path: str) -> tuple[Response, str]:
-        """The answer to what the HTTP parser refuses, and its request id. Both are empty if there was no request line."""
+    def refuse_malformed(self, method: str, path: str) -> tuple[int, list[Header], bytes]:
+        """The answer to what the HTTP parser refuses; method and path are empty if there was no request line."""
         request_id = f"{self._id_prefix}-{next(self._ids):x}"
         error: ChatSystemError = Invalid("This is no HTTP request.")
         if method and method not in HTTP_METHODS:
@@ -121,7 +123,7 @@ class App:
             error = NotFound("There is no such path.") if found is None else MethodNotAllowed(tuple(sorted(found[0])))
         response = problem(error, request_id)
         self._unrouted.count(response.status)
-        return response, request_id
+        return response.status, _headers(response, request_id), response.body
 
     async def keep_going(self) -> None:
         """What the web side does on its own, until cancelled."""
@@ -163,7 +165,9 @@ class App:
         if access == "token":
             await self._guard.enter(request, request.parameters["token"])
         elif access == "alias":
-            request.parameters["token"] = token = self._guard.token_of(request)
+            token = self._guard.token_of(request)
+            # A copy: the router keeps what it has found.
+            request.parameters = request.parameters | {"token": token}
             await self._guard.enter(request, token)
         elif access == "admin":
             await self._guard.require_admin(request)
@@ -204,12 +208,14 @@ class App:
         return problem(error, request_id)
 
     async def _send(self, request: Request, response: Response, request_id: str) -> None:
-        headers = [(b"x-request-id", request_id.encode()), *response.headers]
-        body = response.body
-        if response.status != 204:
-            headers += ((b"content-type", response.content_type), (b"content-length", b"%d" % len(body)))
+        headers = _headers(response, request_id)
         headers += self._guard.grant(request)
-        if request.scope["method"] == "HEAD":
-            body = b""
-        await request.send({"type": "http.response.start", "status": response.status, "headers": headers})
-        await request.send({"type": "http.response.body", "body": body})
+        body = b"" if request.scope["method"] == "HEAD" else response.body
+        await request.scope[EXCHANGE].answer(response.status, headers, body)
+
+
+def _headers(response: Response, request_id: str) -> list[Header]:
+    headers = [(b"x-request-id", request_id.encode()), *response.headers]
+    if response.status != NO_CONTENT:
+        headers += ((b"content-type", response.content_type), (b"content-length", b"%d" % len(response.body)))
+    return headers

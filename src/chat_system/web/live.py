@@ -23,7 +23,7 @@ from chat_system.ports import Feed
 from chat_system.system import ChatSystem
 from chat_system.telemetry import LIVE_CUT, LIVE_READERS, log
 from chat_system.web.pages import REVISION_MAX, integer
-from chat_system.web.protocol import Protocol
+from chat_system.web.protocol import EXCHANGE, Exchange
 from chat_system.web.request import Header, Request
 
 WAITING_MAX_BYTES = 1024 * 1024
@@ -37,19 +37,19 @@ KEEP_ALIVE = b": keep-alive\n\n"
 class Reader:
     """One open stream: its connection, and the revision up to which it was sent everything."""
 
-    __slots__ = ("connection", "revision")
+    __slots__ = ("exchange", "revision")
 
-    def __init__(self, connection: Protocol, revision: int) -> None:
-        self.connection = connection
+    def __init__(self, exchange: Exchange, revision: int) -> None:
+        self.exchange = exchange
         self.revision = revision
 
     def write(self, frames: bytes, chunk: bytes) -> None:
         """Send frames, given plain and as an HTTP chunk; cut the reader off when too much waits for it."""
-        if self.connection.waiting_bytes() > WAITING_MAX_BYTES:
+        if self.exchange.waiting_bytes() > WAITING_MAX_BYTES:
             LIVE_CUT.inc()
-            self.connection.cut_stream()
+            self.exchange.cut_stream()
         else:
-            self.connection.write_stream(frames, chunk)
+            self.exchange.write_stream(frames, chunk)
 
 
 class Channel:
@@ -137,7 +137,7 @@ class Live:
         after = starting_point(request)
         application, chat = request.application, request.chat
         channel = await self._join(application, chat)
-        reader = Reader(request.scope["chat_system.connection"], channel.revision if after is None else after)
+        reader = Reader(request.scope[EXCHANGE], channel.revision if after is None else after)
         try:
             with LIVE_READERS.track_inprogress():
                 await self._serve(request, headers, reader, channel)
@@ -169,7 +169,7 @@ class Live:
         if channel is not None:
             channel.stop()
             for reader in tuple(channel.readers):
-                reader.connection.end_stream()
+                reader.exchange.end_stream()
 
     async def _join(self, application: ApplicationId, chat: int) -> Channel:
         key = (application, chat)
@@ -186,24 +186,24 @@ class Live:
         return channel
 
     async def _serve(self, request: Request, headers: list[Header], reader: Reader, channel: Channel) -> None:
-        connection = reader.connection
-        connection.begin_stream(headers)
+        exchange = reader.exchange
+        exchange.begin_stream(headers)
         hello = b"retry: %d\n\n" % RECONNECT_MS
-        connection.write_stream(hello, as_chunk(hello))
-        while reader.revision < channel.revision and not connection.is_gone():
+        exchange.write_stream(hello, as_chunk(hello))
+        while reader.revision < channel.revision and not exchange.is_gone():
             changes = await self._system.changes(
                 request.application, request.chat, reader.revision, CHANGES_PER_READ
             )
             if not changes:
                 break
             frames = encode_events(changes)
-            connection.write_stream(frames, as_chunk(frames))
+            exchange.write_stream(frames, as_chunk(frames))
             reader.revision = changes[-1].revision
-            await connection.drain()
+            await exchange.drain()
         # Nothing is awaited between the last look at the channel and joining it.
         channel.readers.add(reader)
         if self._closing or self._channels.get((request.application, request.chat)) is not channel:
-            connection.end_stream()
+            exchange.end_stream()
         while (await request.receive())["type"] != "http.disconnect":
             pass
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 from chat_system.model import (
@@ -68,6 +69,7 @@ class Operation:
     content_type: str = "application/json"
 
 
+PATHS_REMEMBERED = 4096
 NUMBER_MAX_DIGITS = len(str(NUMBER_MAX))
 LIMIT = Parameter(
     "limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "How many items the page has."
@@ -300,6 +302,8 @@ class Router:
 
     def __init__(self) -> None:
         self._root = _Node()
+        # Those who post do so to the same few paths.
+        self.find = lru_cache(maxsize=PATHS_REMEMBERED)(self._find)
 
     def add(self, method: str, path: str, target: Any) -> None:
         """Let the method on the path (`/chats/{number}`) lead to the target."""
@@ -315,8 +319,8 @@ class Router:
         node.names = tuple(names)
         node.methods[method] = target
 
-    def find(self, path: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        """The methods of a path and its parameters; None when there is no such path."""
+    def _find(self, path: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """The methods of a path and its parameters; None when there is no such path. Not to be changed by the caller."""
         node = self._root
         texts = []
         for part in path.split("/")[1:]:
