@@ -39,6 +39,10 @@ TOKEN_BYTES = 32
 TOKEN_CHARACTERS = 43
 NUMBER_MAX = 2**31 - 1
 """Chats per application and messages per chat. Larger path numbers are simply unknown."""
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+TIME_MIN_MS = -62_135_596_800_000
+TIME_MAX_MS = 253_402_300_799_999
+"""The years 1 to 9999, which is what RFC 3339 can write."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=NAME_MAX_CHARACTERS)]
 Body = Annotated[
@@ -321,7 +325,7 @@ def rfc3339(milliseconds: int) -> str:
 # Messages of a page lie close in time: most of them share their second with a neighbour.
 @lru_cache(maxsize=4096)
 def _rfc3339_seconds(seconds: int) -> str:
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0")
+    return (EPOCH + timedelta(seconds=seconds)).isoformat()[: len("0001-01-01T00:00:00")]
 
 
 def milliseconds(text: str) -> int:
@@ -333,11 +337,12 @@ def milliseconds(text: str) -> int:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError("it names no offset from UTC")
-    try:
-        since = moment.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
-    except OverflowError:
-        raise ValueError("it is outside the years 1 to 9999") from None
-    return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
+    since = moment - EPOCH
+    found = (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
+    # An offset can reach beyond the first and the last day, and no text could say so.
+    if not TIME_MIN_MS <= found <= TIME_MAX_MS:
+        raise ValueError("it is outside the years 1 to 9999")
+    return found
 
 
 def _refuse_large_integers(value: Any, pointer: str) -> None:

@@ -86,9 +86,9 @@ class Journal(Protocol):
         """What the first call with the key of `once` was allotted, whatever its payload; None if there was none."""
 
     async def read(self, projection: Projection, limit: int) -> Sequence[Entry]:
-        """Up to `limit` entries that the projection has not acknowledged, oldest first; waits for nothing.
+        """Up to `limit` entries that the projection has not acknowledged; waits for nothing.
 
-        Of a message that changed several times, one entry with its latest state is enough. Entries that were
+        Those of a chat come by number, and chats in an order in which none starves. Of a message that changed several times, one entry with its latest state is enough. Entries that were
         set aside are left out.
         """
 

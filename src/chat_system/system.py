@@ -7,9 +7,11 @@ happens and leaves numbering, durability and search to the ports.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import secrets
 from collections.abc import AsyncIterator, Sequence
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -47,7 +49,7 @@ from chat_system.model import (
 from chat_system.ports import ApplicationWindow, Discrepancy, Found, Journal, SearchIndex, Store
 
 EDIT_ATTEMPTS = 16
-"""How often an edit is tried anew when others edit the same message at the same moment."""
+"""How often an edit is tried anew when other processes edit the same message at the same moment."""
 
 
 class ChatSystem:
@@ -57,6 +59,7 @@ class ChatSystem:
         self._journal = journal
         self._store = store
         self._search = search
+        self._editing: WeakValueDictionary[tuple[ApplicationId, int, int], asyncio.Lock] = WeakValueDictionary()
 
     # Applications
 
@@ -179,26 +182,28 @@ class ChatSystem:
             NotFound: the message is unknown to this application.
             Conflict: it is deleted.
         """
-        for _ in range(EDIT_ATTEMPTS):
-            current = await self._store.message(application, chat, number)
-            if current.body is None:
-                raise Conflict("A deleted message can't be edited.")
-            change = _edit(chat, current, edit)
-            if change is None:
-                return current
-            try:
-                receipt = await self._journal.append(application, change)
-            except Stale:
-                continue
-            return Message(
-                number=number,
-                sender=current.sender,
-                body=change.body,
-                metadata=raw(change.metadata),
-                revision=receipt.revision,
-                created_at=current.created_at,
-                updated_at=rfc3339(receipt.at),
-            )
+        # One after another within this process: those who edit the same message would only make each other stale.
+        async with self._editing.setdefault((application, chat, number), asyncio.Lock()):
+            for _ in range(EDIT_ATTEMPTS):
+                current = await self._store.message(application, chat, number)
+                if current.body is None:
+                    raise Conflict("A deleted message can't be edited.")
+                change = _edit(chat, current, edit)
+                if change is None:
+                    return current
+                try:
+                    receipt = await self._journal.append(application, change)
+                except Stale:
+                    continue
+                return Message(
+                    number=number,
+                    sender=current.sender,
+                    body=change.body,
+                    metadata=raw(change.metadata),
+                    revision=receipt.revision,
+                    created_at=current.created_at,
+                    updated_at=rfc3339(receipt.at),
+                )
         raise Unavailable("The message is being edited by too many at once.")
 
     async def delete_message(self, application: ApplicationId, chat: int, number: int) -> None:

@@ -75,9 +75,9 @@ def configure_logging(level: str, form: Literal["json", "console"]) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    # What these say at info is how they work, not what happens to our users.
-    for chatty in ("alembic", "uvicorn.error"):
-        logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
+    # How they work is not what happens to our users; and uvicorn warns of every malformed request, which has its answer.
+    for chatty, least in (("alembic", logging.WARNING), ("uvicorn.error", logging.ERROR)):
+        logging.getLogger(chatty).setLevel(max(least, root.level))
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

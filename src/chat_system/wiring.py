@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chat_system.errors import ConfigurationError
+from chat_system.model import ApplicationId
 from chat_system.ports import Feed
 from chat_system.projector import Projector
 from chat_system.settings import Settings
@@ -27,7 +28,8 @@ class House:
     system: ChatSystem
     feed: Feed
     projectors: Sequence[Projector] = ()
-    _sweep: asyncio.Event = field(default_factory=asyncio.Event)
+    sweep_now: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when something was erased, so that the sweep does not wait for its next round."""
 
     async def run(self) -> None:
         """Run the projections and the sweep until cancelled."""
@@ -44,20 +46,16 @@ class House:
             LAG.labels(projector.projection).set(backlog.lag_s)
             SET_ASIDE.labels(projector.projection).set(backlog.set_aside)
 
-    def sweep_soon(self) -> None:
-        """Something was erased: do not wait for the next round."""
-        self._sweep.set()
-
     async def _keep_sweeping(self) -> None:
         while True:
             try:
+                self.sweep_now.clear()
                 while await self.system.sweep():
                     await asyncio.sleep(SWEEP_PAUSE_S)
             except Exception as error:
                 log.warning("sweep failed", error=repr(error), retry_in_s=SWEEP_EVERY_S)
-            self._sweep.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._sweep.wait(), SWEEP_EVERY_S)
+                await asyncio.wait_for(self.sweep_now.wait(), SWEEP_EVERY_S)
 
 
 @contextlib.asynccontextmanager
@@ -86,11 +84,17 @@ async def _embedded(settings: Settings, *, shared: bool) -> AsyncIterator[House]
     database = await Database.open(Path(settings.sqlite_path), shared=shared)
     try:
         feed = EmbeddedFeed()
+        sweep_now = asyncio.Event()
+
+        def erased(application: ApplicationId) -> None:
+            feed.announce_erased(application)
+            sweep_now.set()
+
         journal = EmbeddedJournal(database, feed.announce)
-        store = EmbeddedStore(database, journal.forget, feed.announce_erased)
+        store = EmbeddedStore(database, journal.forget, erased)
         search = EmbeddedSearch(database, store.require, store.chat_id)
         projector = Projector("search", journal, search.apply, batch=400)
-        yield House(ChatSystem(journal, store, search), feed, (projector,))
+        yield House(ChatSystem(journal, store, search), feed, (projector,), sweep_now)
     finally:
         await database.close()
 

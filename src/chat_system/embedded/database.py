@@ -84,9 +84,10 @@ class Transaction:
         for sql, rows in staged.items():
             self._connection.executemany(sql, rows)
 
-    def finish(self) -> None:
-        """Everything but the COMMIT."""
-        for action in self.before_commit.values():
+    def catch_up(self) -> None:
+        """Write all that was to be written before the COMMIT: from here on the tables tell the whole truth."""
+        actions, self.before_commit = self.before_commit, {}
+        for action in actions.values():
             action(self)
         self.settle()
 
@@ -112,6 +113,9 @@ class Database:
         self._lock = lock
         self._loop = asyncio.get_running_loop()
         self._writer = self._connect(WRITER_CACHE_KIB)
+        # The mode lives in the file, and some ways of restoring a backup leave another.
+        if lock is not None and self._writer.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
+            raise ConfigurationError(f"The database {path} can't use a write-ahead log: is its folder on a network disk?")
         self._writer.execute("PRAGMA synchronous = FULL")
         self._reader = self._connect(READER_CACHE_KIB)
         self._reader.execute("PRAGMA query_only = ON")
@@ -272,7 +276,7 @@ class Database:
                     writes.remove(write)
                     break
             else:
-                transaction.finish()
+                transaction.catch_up()
                 return transaction
 
     def _commit(self, writes: list[_Write], transaction: Transaction) -> None:
@@ -356,6 +360,8 @@ def _unavailable(doing: str, error: Exception) -> Unavailable:
     code = getattr(error, "sqlite_errorname", None)
     log.error("database failed", doing=doing, error=str(error) if code else type(error).__name__, code=code)
     telemetry.DATABASE_ERRORS.inc()
+    if isinstance(error, sqlite3.IntegrityError):
+        telemetry.BACKSTOP_HITS.inc()
     return Unavailable(f"The database can't be {doing} at the moment.")
 
 

@@ -40,6 +40,9 @@ QUEUE_MAX_MESSAGES = 20_000
 QUIET_S = 0.25
 """How long no one must have posted for the index to be brought up to date."""
 
+HELD_MAX_S = 5.0
+"""How long the index is held back at most, however busy they are."""
+
 ROW_BYTES = 200
 """About what a message costs beside its text, for deciding where a transaction runs."""
 
@@ -101,8 +104,10 @@ class EmbeddedJournal:
         self._queued = asyncio.Event()
         self._queued.set()
         self._posted = 0
+        self._requeued = 0
         self._queued_messages = 0
         self._queued_at = 0.0
+        self._read_at = time.monotonic()
         self._cursor = 0
         database.on_rollback.append(self._rolled_back)
 
@@ -112,7 +117,7 @@ class EmbeddedJournal:
         self._last_chat.clear()
 
     def _rolled_back(self) -> None:
-        self._posted = 0
+        self._posted = self._requeued = 0
         self.forget()
 
     async def append(self, application: ApplicationId, change: Change, *, once: Once | None = None) -> Receipt:
@@ -285,12 +290,13 @@ class EmbeddedJournal:
 
     def _enqueue_again(self, transaction: Transaction, key: int, indexed: str | None) -> None:
         transaction.execute(_ENQUEUE_AGAIN, (key, indexed, transaction.at))
+        self._requeued += 1
         transaction.after_commit[self] = self._committed
 
     def _committed(self) -> None:
         telemetry.ACCEPTED.inc(self._posted)
-        self._queued_messages += self._posted
-        self._posted = 0
+        self._queued_messages += self._posted + self._requeued
+        self._posted = self._requeued = 0
         self._queued_at = time.monotonic()
         self._queued.set()
         # Only between transactions: one that is under way still needs its counters.
@@ -303,6 +309,7 @@ class EmbeddedJournal:
         """See `ports.Journal.read`."""
         if projection == "store":
             return []
+        self._read_at = time.monotonic()
         rows = self._database.read(_READ_QUEUE, (self._cursor, limit))
         if not rows and self._cursor:
             self._cursor = 0
@@ -345,8 +352,11 @@ class EmbeddedJournal:
             await asyncio.Event().wait()
         await self._queued.wait()
         # Searches read what is queued, so the index is in no hurry: it leaves the disk to those who post, until they
-        # pause or the queue costs a search more than the index would.
-        while self._queued_messages < QUEUE_MAX_MESSAGES and time.monotonic() - self._queued_at < QUIET_S:
+        # pause, or for some seconds, or the queue costs a search more than the index would.
+        while self._queued_messages < QUEUE_MAX_MESSAGES:
+            now = time.monotonic()
+            if now - self._queued_at >= QUIET_S or now - self._read_at >= HELD_MAX_S:
+                return
             await asyncio.sleep(QUIET_S)
 
 

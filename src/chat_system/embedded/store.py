@@ -39,7 +39,7 @@ from chat_system.ports import ApplicationWindow, Discrepancy
 TOKENS_MAX = 50_000
 CHAT_IDS_MAX = 200_000
 SWEEP_MESSAGES = 500
-SWEEP_RECEIPTS = 2_000
+SWEEP_ROWS = 2_000
 IN_THREAD = INLINE_MAX_BYTES + 1
 """The size of a write that must not run on the event loop."""
 
@@ -149,8 +149,7 @@ class EmbeddedStore:
             transaction.execute(
                 "DELETE FROM receipts WHERE application_id = ? AND number = ?", (APPLICATIONS_SCOPE, application)
             )
-            # Not before: others of this transaction go on with the counters that they have moved.
-            transaction.after_commit[self] = self._forget
+            self._forget_within(transaction)
 
         await self._database.write(unit)
         self._tokens = {token: known for token, known in self._tokens.items() if known != application}
@@ -264,6 +263,11 @@ class EmbeddedStore:
             await self._database.write(_sweep_receipts, size=IN_THREAD)
         return bool(expired)
 
+    def _forget_within(self, transaction: Transaction) -> None:
+        # First what others of this transaction have counted, then their counters: the next one reads the rows again.
+        transaction.catch_up()
+        self._forget()
+
     async def verify(self) -> Sequence[Discrepancy]:
         """See `ports.Store.verify`."""
         return await self._database.scan(_verify)
@@ -272,6 +276,7 @@ class EmbeddedStore:
         """See `ports.Store.recount`."""
 
         def unit(transaction: Transaction) -> list[Discrepancy]:
+            self._forget_within(transaction)
             wrong = [found for query in (_WRONG_CHATS_COUNT, _WRONG_MESSAGES_COUNT) for found in _report(transaction, query)]
             transaction.execute(
                 "UPDATE applications SET chats_count = (SELECT count(*) FROM chats WHERE application_id = applications.id)"
@@ -280,7 +285,6 @@ class EmbeddedStore:
                 "UPDATE chats SET messages_count = (SELECT count(*) FROM messages"
                 " WHERE id BETWEEN chats.id << 32 AND (chats.id << 32) + 4294967295 AND deleted_at IS NULL)"
             )
-            transaction.after_commit[self] = self._forget
             return wrong
 
         found: list[Discrepancy] = await self._database.write(unit, size=IN_THREAD)
@@ -310,10 +314,11 @@ _MESSAGE_GAPS = """
     JOIN messages m ON m.id BETWEEN c.id << 32 AND (c.id << 32) + 4294967295
     GROUP BY c.id HAVING max(m.id) & 4294967295 <> count(*) OR min(m.id) & 4294967295 <> 1"""
 _WRONG_REVISION = """
-    SELECT c.application_id, c.number, 'revision is ' || c.revision || ', the latest message has ' || max(m.revision)
+    SELECT c.application_id, c.number,
+        'revision is ' || c.revision || ', the latest message has ' || coalesce(max(m.revision), 0)
     FROM chats c JOIN applications a ON a.id = c.application_id AND a.erased_at IS NULL
-    JOIN messages m ON m.id BETWEEN c.id << 32 AND (c.id << 32) + 4294967295
-    GROUP BY c.id HAVING c.revision <> max(m.revision)"""
+    LEFT JOIN messages m ON m.id BETWEEN c.id << 32 AND (c.id << 32) + 4294967295
+    GROUP BY c.id HAVING c.revision <> coalesce(max(m.revision), 0)"""
 _ORPHANS = """
     SELECT m.application_id, NULL, count(*) || ' messages stand in no chat'
     FROM messages m LEFT JOIN chats c ON c.id = m.id >> 32 WHERE c.id IS NULL GROUP BY m.application_id"""
@@ -337,7 +342,7 @@ def _report(connection: sqlite3.Connection | Transaction, query: str) -> list[Di
 
 
 def _sweep_erased(transaction: Transaction, application: ApplicationId) -> None:
-    """Remove some messages; when none are left, all the rest."""
+    """Remove a piece: messages first, then chats and receipts, at last the application itself."""
     keys = [
         key
         for (key,) in transaction.execute(
@@ -348,8 +353,13 @@ def _sweep_erased(transaction: Transaction, application: ApplicationId) -> None:
         search.remove(transaction, keys)
         transaction.execute(f"DELETE FROM messages WHERE id IN ({','.join(map(str, keys))})")
         return
-    transaction.execute("DELETE FROM chats WHERE application_id = ?", (application,))
-    transaction.execute("DELETE FROM receipts WHERE application_id = ?", (application,))
+    for delete in (
+        "DELETE FROM chats WHERE id IN (SELECT id FROM chats WHERE application_id = ? LIMIT ?)",
+        "DELETE FROM receipts WHERE (application_id, once) IN"
+        " (SELECT application_id, once FROM receipts WHERE application_id = ? LIMIT ?)",
+    ):
+        if transaction.execute(delete, (application, SWEEP_ROWS)).rowcount > 0:
+            return
     transaction.execute("DELETE FROM applications WHERE id = ?", (application,))
 
 
@@ -357,7 +367,7 @@ def _sweep_receipts(transaction: Transaction) -> None:
     transaction.execute(
         "DELETE FROM receipts WHERE (application_id, once) IN"
         " (SELECT application_id, once FROM receipts WHERE expires_at < ? LIMIT ?)",
-        (transaction.at, SWEEP_RECEIPTS),
+        (transaction.at, SWEEP_ROWS),
     )
 
 

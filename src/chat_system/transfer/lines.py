@@ -33,6 +33,7 @@ READ_BYTES = 64 * 1024
 _GZIP = b"\x1f\x8b"
 _PLAIN_QUOTES = 16
 """The quotation marks of a line with the four usual keys and four texts."""
+_NUL_ESCAPE = rb"\u0000"
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _PATH = re.compile(r" - at `(?:key in )?\$\.?(?P<path>[^`]*)`$")
 
@@ -206,16 +207,19 @@ def _readable(reason: str) -> str:
 
 def _refuse_ambiguous(text: bytes) -> None:
     """Raise Invalid for JSON that says a key twice or contains U+0000."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> None:
-        names = [name for name, _ in pairs]
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise Invalid(f"has the key {twice!r} twice")
-
     try:
-        json.loads(text, object_pairs_hook=unique)
+        _read_strictly(text.decode())
     except (ValueError, RecursionError):
         raise Invalid("is not valid JSON") from None
-    if _NUL.search(text):
+    if _NUL_ESCAPE in text and _NUL.search(text):
         raise Invalid("contains U+0000")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> None:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Invalid(f"has the key {twice!r} twice")
+
+
+_read_strictly = json.JSONDecoder(object_pairs_hook=_unique).decode

@@ -42,11 +42,8 @@ _REQUEST_ID = re.compile(rb"[ -~]{1,128}")
 
 HTTP_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 
-EVENT_STREAM: list[Header] = [
-    (b"content-type", b"text/event-stream"),
-    (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),
-]
+STREAM_TYPE = b"text/event-stream"
+STREAM_HEADERS: list[Header] = [(b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
 
 
 class Route:
@@ -94,10 +91,10 @@ class App:
         route = self._unrouted
         self._in_flight += 1
         try:
-            if self._in_flight > self._max_in_flight:
+            route, request.parameters = self._find(request)
+            # A full server is not a dead one: whoever asks after its health is answered.
+            if self._in_flight > self._max_in_flight and route.operation.access != "public":
                 raise Unavailable("The server is answering as many requests as it may.")
-            route, parameters = self._find(request)
-            request.parameters = parameters
             response = await self._answer(route.operation, request, request_id)
         except ChatSystemError as error:
             response = self._refuse(error, request, request_id)
@@ -187,11 +184,12 @@ class App:
         return await self._stream(request, request_id)
 
     async def _stream(self, request: Request, request_id: str) -> Response | None:
-        headers = [*EVENT_STREAM, (b"x-request-id", request_id.encode()), *self._guard.grant(request)]
         if request.scope["method"] == "HEAD":
             starting_point(request)
             await self._system.chat(request.application, request.chat)
-            return Response(200, b"", b"text/event-stream")
+            return Response(200, b"", STREAM_TYPE, STREAM_HEADERS)
+        headers = [(b"content-type", STREAM_TYPE), *STREAM_HEADERS, (b"x-request-id", request_id.encode())]
+        headers += self._guard.grant(request)
         # A stream may stay for days: it is not a request in flight.
         self._in_flight -= 1
         try:

@@ -190,22 +190,29 @@ class Live:
         exchange.begin_stream(headers)
         hello = b"retry: %d\n\n" % RECONNECT_MS
         exchange.write_stream(hello, as_chunk(hello))
-        while reader.revision < channel.revision and not exchange.is_gone():
-            changes = await self._system.changes(
-                request.application, request.chat, reader.revision, CHANGES_PER_READ
-            )
-            if not changes:
-                break
-            frames = encode_events(changes)
-            exchange.write_stream(frames, as_chunk(frames))
-            reader.revision = changes[-1].revision
-            await exchange.drain()
+        try:
+            await self._catch_up(request, reader, channel)
+        except ChatSystemError:
+            # The head is out, so there is no other answer than to cut: the client comes again and is told.
+            exchange.cut_stream()
         # Nothing is awaited between the last look at the channel and joining it.
         channel.readers.add(reader)
         if self._closing or self._channels.get((request.application, request.chat)) is not channel:
             exchange.end_stream()
         while (await request.receive())["type"] != "http.disconnect":
             pass
+
+    async def _catch_up(self, request: Request, reader: Reader, channel: Channel) -> None:
+        while reader.revision < channel.revision and not reader.exchange.is_gone():
+            changes = await self._system.changes(
+                request.application, request.chat, reader.revision, CHANGES_PER_READ
+            )
+            if not changes:
+                return
+            frames = encode_events(changes)
+            reader.exchange.write_stream(frames, as_chunk(frames))
+            reader.revision = changes[-1].revision
+            await reader.exchange.drain()
 
 
 def starting_point(request: Request) -> int | None:

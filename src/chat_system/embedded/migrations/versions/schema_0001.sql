@@ -14,6 +14,9 @@ CREATE TABLE applications (
 -- Lists of applications go by age; the token breaks ties.
 CREATE INDEX applications_by_age ON applications (created_at, token) WHERE erased_at IS NULL;
 
+-- What the sweep has to remove.
+CREATE INDEX applications_erased ON applications (id) WHERE erased_at IS NOT NULL;
+
 -- Chats. AUTOINCREMENT: an id is never used again, so what an erased chat left behind can't show up in another.
 CREATE TABLE chats (
     id              INTEGER PRIMARY KEY AUTOINCREMENT,
