@@ -137,7 +137,7 @@ class Database:
             ConfigurationError: the file is not ours, damaged, newer than this program, in use, or can't be made.
         """
         # By its real name: a link to a file in use must not have a lock of its own.
-        path = path.resolve()
+        path = path.resolve()  # noqa: ASYNC240 - at the start nothing else is waiting
         lock = None
         if not shared:
             lock = _take_lock(path)
@@ -159,7 +159,7 @@ class Database:
         """Wait for what is being written, and close. Idempotent."""
         while self._busy:
             # The queue is worked off in order: this comes after all that was submitted before.
-            await self.write(lambda transaction: None)
+            await self.write(lambda _transaction: None)
         if self._thread.is_alive():
             self._jobs.put(None)
             await asyncio.to_thread(self._thread.join)
@@ -269,7 +269,7 @@ class Database:
                     write.result = error
                 except sqlite3.Error:
                     raise
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - a defect of one unit is no one else's
                     # It may have written half: everyone else starts over without it.
                     self._roll_back()
                     _resolve(write, error)

@@ -18,6 +18,8 @@ from chat_system.web.request import Header, Request
 BUCKETS_MAX = 100_000
 """Buckets kept; beyond it all are forgotten."""
 
+SECOND_NS = 1_000_000_000
+
 EXPOSED_HEADERS = (
     b"Link, Location, X-Request-ID, Idempotency-Replayed, Retry-After, RateLimit, RateLimit-Policy, Allow"
 )
@@ -29,24 +31,24 @@ class RateLimiter:
 
     def __init__(self, policy: str, rate_per_s: int, burst: int) -> None:
         self._policy = policy
-        self._rate_per_s = rate_per_s
         self._burst = burst
-        self._cost_s = 1 / rate_per_s
-        self._depth_s = burst / rate_per_s
-        self._full_at: dict[Hashable, float] = {}
+        # Whole nanoseconds: in floating point the last request of a burst would come through now and then only.
+        self._cost_ns = SECOND_NS // rate_per_s
+        self._depth_ns = self._cost_ns * burst
+        self._full_at_ns: dict[Hashable, int] = {}
 
     def admit(self, key: Hashable) -> None:
         """Count one request. Raises TooMany."""
-        now = time.monotonic()
-        full_at = max(self._full_at.get(key, 0.0), now) + self._cost_s
-        if full_at - now > self._depth_s:
-            wait_s = full_at - now - self._depth_s
-            window_s = max(1, round(self._burst / self._rate_per_s))
-            raise TooMany(self._policy, self._burst, window_s, max(1, -int(-wait_s // 1)))
-        if len(self._full_at) >= BUCKETS_MAX:
+        now_ns = time.monotonic_ns()
+        full_at_ns = max(self._full_at_ns.get(key, 0), now_ns) + self._cost_ns
+        excess_ns = full_at_ns - now_ns - self._depth_ns
+        if excess_ns > 0:
+            window_s = max(1, round(self._depth_ns / SECOND_NS))
+            raise TooMany(self._policy, self._burst, window_s, max(1, -(-excess_ns // SECOND_NS)))
+        if len(self._full_at_ns) >= BUCKETS_MAX:
             # To forget them all is generous for a moment, and cheaper than looking for those that are full again.
-            self._full_at.clear()
-        self._full_at[key] = full_at
+            self._full_at_ns.clear()
+        self._full_at_ns[key] = full_at_ns
 
 
 class Guard:

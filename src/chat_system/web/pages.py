@@ -77,7 +77,7 @@ def number_links(request: Request, asked: Window, items: Sequence[Chat | Message
     more_below = extra if asked.from_end else bottom > 1
     up = {"after": top} if more_above else None
     down = {"before": bottom} if more_below and bottom > 1 else None
-    if asked.after and asked.before is not None:
+    if "after" in request.query and asked.before is not None:
         # Between two bounds: the bound that is moved away from stays, and nothing lies beyond it.
         up = {"after": top, "before": asked.before} if up and not asked.from_end else None
         down = {"before": bottom, "after": asked.after} if down and asked.from_end else None
