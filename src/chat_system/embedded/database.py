@@ -272,7 +272,7 @@ class Database:
                 except Exception as error:  # noqa: BLE001 - a defect of one unit is no one else's
                     # It may have written half: everyone else starts over without it.
                     self._roll_back()
-                    _resolve(write, error)
+                    self._loop.call_soon_threadsafe(_resolve, write, error)
                     writes.remove(write)
                     break
             else:
@@ -336,19 +336,13 @@ class Database:
 
 
 def _resolve(write: _Write, outcome: Any) -> None:
-    # The caller may have gone; what it asked for stands all the same.
-    if write.future.done():
-        return
-    loop = write.future.get_loop()
-    resolve = write.future.set_exception if isinstance(outcome, Exception) else write.future.set_result
-    try:
-        running = asyncio.get_running_loop() is loop
-    except RuntimeError:
-        running = False
-    if running:
-        resolve(outcome)
-    else:
-        loop.call_soon_threadsafe(resolve, outcome)
+    """On the loop: hand over what became of a write. The caller may have gone; what it asked for stands all the same."""
+    future = write.future
+    if not future.done():
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
 
 
 def _is_locked(error: Exception) -> bool:
