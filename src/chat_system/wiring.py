@@ -23,10 +23,14 @@ SWEEP_PAUSE_S = 0.02
 
 @dataclass
 class House:
-    """A wired system: the use cases, its feed and the projections that this process runs."""
+    """A wired system: the use cases, its feed and the projections that this process runs.
+
+    `where` names what it stands on, for people.
+    """
 
     system: ChatSystem
     feed: Feed
+    where: str
     projectors: Sequence[Projector] = ()
     sweep_now: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when something was erased, so that the sweep does not wait for its next round."""
@@ -94,7 +98,7 @@ async def _embedded(settings: Settings, *, shared: bool) -> AsyncIterator[House]
         store = EmbeddedStore(database, journal.forget, erased)
         search = EmbeddedSearch(database, store.require, store.chat_id)
         projector = Projector("search", journal, search.apply, batch=400)
-        yield House(ChatSystem(journal, store, search), feed, (projector,), sweep_now)
+        yield House(ChatSystem(journal, store, search), feed, str(database.path), (projector,), sweep_now)
     finally:
         await database.close()
 

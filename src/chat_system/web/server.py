@@ -93,7 +93,7 @@ async def _serve(settings: Settings) -> None:
             gc.set_threshold(GARBAGE_THRESHOLD)
             background = [asyncio.create_task(house.run()), asyncio.create_task(app.keep_going())]
             port = listening.getsockname()[1]
-            log.info("serving", url=f"http://{settings.host}:{port}", mode=settings.mode, process=os.getpid())
+            log.info("serving", url=f"http://{settings.host}:{port}", on=house.where, process=os.getpid())
             try:
                 await Server(config, app).serve(sockets=[listening])
             finally:
