@@ -1,8 +1,8 @@
 """`chat-system`: the operator's commands.
 
-Promises: what can be expected to go wrong (a setting, a file, the disk, Ctrl-C, a reader of our output that leaves)
-is one clear line on standard error and an exit code: 2 for how a command was called, 1 for anything else. A
-traceback means a defect.
+Promises: what can be expected to go wrong (a setting, a file, the disk, Ctrl-C, a reader of our output that
+leaves) is one clear line on standard error and an exit code: 2 for how a command was called, 1 for anything
+else. A traceback means a defect.
 
 What only some commands need is imported in them: `serve` waits for nothing that it does not use.
 """
@@ -12,12 +12,13 @@ What only some commands need is imported in them: `serve` waits for nothing that
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, TextIO, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -28,6 +29,7 @@ from chat_system.terminal import OutputLost, Work, print_table, progress_of, say
 
 if TYPE_CHECKING:
     from chat_system.model import ApplicationId
+    from chat_system.projector import Projector
     from chat_system.transfer.importing import Tally
     from chat_system.wiring import House
 
@@ -42,21 +44,27 @@ COMPLAINTS_MAX = 20
 INDEX_STEP_MESSAGES = 5_000
 """How many messages an import brings into the search index at a time."""
 
+GARBAGE_THRESHOLD = 50_000
+"""Allocations between two looks for cycles. An import makes none, and looking took a sixth of its time."""
+
+GO_ON = "The same command goes on where this one stopped."
+
 cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
 @cli.callback(
     invoke_without_command=True,
-    epilog="Settings are environment variables: [b]chat-system settings[/b] lists them.\n\n"
-    "Start with [b]chat-system serve[/b] and open http://127.0.0.1:8080/swagger/index.html",
+    epilog="Settings are environment variables: `chat-system settings` lists them.\n\n"
+    "Start with `chat-system serve` and open http://127.0.0.1:8080/swagger/index.html",
 )
 def start(
-    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     """A chat backend: gapless numbers, durable acknowledgements, live events, exact search."""
     if version:
@@ -67,7 +75,7 @@ def start(
 
 
 @cli.command(
-    epilog="[b]Examples[/b]\n\n"
+    epilog="**Examples**\n\n"
     "chat-system serve\n\n"
     "CHAT_SQLITE_PATH=/var/lib/chat/chat.sqlite3 chat-system serve --port 9000",
 )
@@ -93,7 +101,7 @@ def serve(
 def migrate() -> None:
     """Bring the database to the newest schema.
 
-    [b]serve[/b] and [b]import[/b] do so by themselves; this does it ahead of them.
+    `serve` and `import` do so by themselves; this does it ahead of them.
     """
     from chat_system.wiring import migrate as bring_up_to_date
 
@@ -104,10 +112,11 @@ def migrate() -> None:
 
 @cli.command()
 def check() -> None:
-    """Look for what is wrong: settings, the database file, numbers with gaps or twice, counts.
+    """Look for what is wrong with settings, database, numbers and counts.
 
-    Changes nothing and works beside a running server. The exit code is 1 when anything is wrong;
-    [b]recount[/b] mends counts.
+    Numbers have gaps, stand twice, or lie outside a chat; counts differ from what they count; the file is
+    damaged. Changes nothing and works beside a running server. The exit code is 1 when anything is wrong;
+    `recount` mends counts.
     """
     from chat_system.wiring import open_house
 
@@ -152,17 +161,18 @@ def recount() -> None:
 def list_settings(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the reference as a Markdown table.")] = False,
 ) -> None:
-    """List every setting: its value, where that is from, and what it does. Secrets are masked."""
+    """List every setting with its value (secrets are masked), its source and what it does."""
     if markdown:
         tell("| variable | default | what it does |\n| --- | --- | --- |")
         for one in explain(Settings(), {}):
-            tell(f"| `{one.variable}` | {f'`{one.default}`' if one.default else '(empty)'} | {one.doc} |")
+            default = f"`{one.default}`" if one.default else "(empty)"
+            tell(f"| `{one.variable}` | {default} | {one.doc} |")
     else:
         rows = [(one.variable, one.value, one.source, one.doc) for one in explain(_settings(), os.environ)]
         print_table(("variable", "value", "from", "what it does"), rows)
 
 
-@cli.command(epilog="[b]Example[/b]\n\nchat-system openapi > openapi.json")
+@cli.command(epilog="**Example**\n\nchat-system openapi > openapi.json")
 def openapi() -> None:
     """Print the OpenAPI 3.1 document of the API as JSON."""
     import msgspec
@@ -175,11 +185,11 @@ def openapi() -> None:
 
 @cli.command(
     "import",
-    epilog="[b]Examples[/b]\n\n"
+    epilog="**Examples**\n\n"
     "chat-system import chat.ndjson.gz\n\n"
     'chat-system import forum.ndjson --name "The old forum"\n\n'
     'zstdcat dump.ndjson.zst | chat-system import - --application "$TOKEN"\n\n'
-    "[b]A line of the file[/b]\n\n"
+    "**A line of the file**\n\n"
     '{"chat": "general", "sender": "amira", "sent_at": "2026-01-31T12:00:00Z", "body": "Hello!"}',
 )
 def import_file(
@@ -188,20 +198,21 @@ def import_file(
         str | None, typer.Option(metavar="TOKEN", help="The application that takes the messages.")
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Or its name: the first import makes it. If absent, the name of the file.")
+        str | None,
+        typer.Option(help="Or its name: the first import makes it. If absent, the name of the file."),
     ] = None,
 ) -> None:
     """Import messages from a file, with their order and times, and print the application's token.
 
-    A line is a message: chat, sender (or null), sent_at (ISO 8601 with its offset from UTC), body and, if you like,
-    metadata (an object). Each chat name becomes a chat of that title.
+    A line is a message: chat, sender (or null), sent_at (ISO 8601 with its offset from UTC), body and, if you
+    like, metadata (an object). Each chat name becomes a chat of that title.
 
-    Import a file as often as you like: what is there is not added twice, an import that was interrupted goes on, and
-    of a file that has grown only the new lines are added. Bad lines are reported by number and left out; the exit
-    code is 1 then. The database must not be in use by a server.
+    Import a file as often as you like: what is there is not added twice, an import that was interrupted goes
+    on, and of a file that has grown only the new lines are added. Bad lines are reported by number and left
+    out; the exit code is 1 then. The database must not be in use by a server.
     """
     from chat_system.transfer.importing import default_name
-    from chat_system.transfer.lines import STDIN
+    from chat_system.transfer.lines import STDIN, TransferError
 
     if application is not None and name is not None:
         raise typer.BadParameter("give --application or --name, not both.")
@@ -210,7 +221,12 @@ def import_file(
             raise typer.BadParameter("standard input has no name: give --name or --application.")
         name = default_name(file)
     started_at = time.monotonic()
-    token, tally = asyncio.run(_import(_settings(), file, application, name or ""))
+    try:
+        token, tally = asyncio.run(_import(_settings(), file, application, name or ""))
+    except KeyboardInterrupt:
+        raise TransferError(f"Interrupted. {GO_ON}") from None
+    except Unavailable as error:
+        raise TransferError(f"{_with_cause(error)} {GO_ON}") from None
     say(_summary(tally, time.monotonic() - started_at))
     tell(token)
     if not tally.complete:
@@ -222,28 +238,28 @@ async def _import(settings: Settings, file: str, token: str | None, name: str) -
     from chat_system.transfer.lines import open_source
     from chat_system.wiring import open_house
 
+    gc.freeze()
+    gc.set_threshold(GARBAGE_THRESHOLD)
     with open_source(file) as source:
         async with open_house(settings) as house:
             if token is None:
                 token = (await application_named(house.system, name)).token
             importer = Importer(house.system, await _application(house, token), Complaints())
-            work = Work(
-                "Importing", source.bytes_total, lambda: source.bytes_read, lambda: importer.tally.lines
-            )
+            work = Work("Importing", source.bytes_total, lambda: source.bytes_read, lambda: importer.tally.lines)
             async with progress_of(work):
                 await importer.run(source)
-            await _index(house)
+            for projector in house.projectors:
+                await _index(projector)
     return token, importer.tally
 
 
-async def _index(house: House) -> None:
+async def _index(projector: Projector) -> None:
     """Bring the search index up to date, so that the next server has nothing to catch up with."""
-    for projector in house.projectors:
-        total = (await projector.backlog()).entries
-        done = 0
-        async with progress_of(Work("Indexing", total, lambda: done, lambda: done)):
-            while step := await projector.step(INDEX_STEP_MESSAGES):
-                done += step
+    total = (await projector.backlog()).entries
+    done = 0
+    async with progress_of(Work("Indexing", total, lambda: done, lambda: done)):
+        while step := await projector.step(INDEX_STEP_MESSAGES):
+            done += step
 
 
 def _summary(tally: Tally, seconds: float) -> str:
@@ -274,7 +290,7 @@ class Complaints:
 
 
 @cli.command(
-    epilog="[b]Examples[/b]\n\n"
+    epilog="**Examples**\n\n"
     'chat-system export "$TOKEN" --output backup.ndjson.gz\n\n'
     'chat-system export "$TOKEN" | grep -c hello',
 )
@@ -319,38 +335,43 @@ def _settings() -> Settings:
     return settings
 
 
+def _with_cause(error: Unavailable) -> str:
+    return error.detail if error.__cause__ is None else f"{error.detail.rstrip('.')}: {error.__cause__}."
+
+
 def main() -> None:
     """The entry point of `chat-system` and `python -m chat_system`."""
     for stream in (sys.stdout, sys.stderr):
         # A file's name may be no text.
         cast(Any, stream).reconfigure(errors="backslashreplace")
-    code = _obey()
+    code, reason = _obey()
+    if reason:
+        say(f"{PROGRAM}: {reason}")
     settle_output()
     sys.exit(code)
 
 
-def _obey() -> int:
+def _obey() -> tuple[int, str]:
+    """Run the command; the exit code, and what there is to say about it."""
     from chat_system.transfer.lines import TransferError
 
+    code, reason = EXIT_FAILED, ""
     try:
-        code = int(cli(prog_name=PROGRAM, standalone_mode=False) or 0)
+        code = cli(prog_name=PROGRAM, standalone_mode=False) or 0
     except typer.TyperException as error:
-        return _fail(f"{error.format_message()} See `{PROGRAM} --help`.", error.exit_code)
+        context = getattr(error, "ctx", None)
+        command = PROGRAM if context is None else context.command_path
+        code, reason = error.exit_code, f"{error.format_message().rstrip('.')}. See {command} --help."
     except (ConfigurationError, TransferError, OutputLost) as error:
-        return _fail(str(error))
+        reason = str(error)
     except Unavailable as error:
-        return _fail(error.detail if error.__cause__ is None else f"{error.detail.rstrip('.')}: {error.__cause__}.")
+        reason = _with_cause(error)
     except ChatSystemError as error:
-        return _fail(error.detail)
+        reason = error.detail
     except OSError as error:
-        return _fail(f"{error.filename or 'The system'}: {error.strerror or error}.")
+        reason = f"{error.filename or 'The system'}: {error.strerror or error}."
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
     if code == EXIT_INTERRUPTED:
-        return _fail("Interrupted. What was recorded stays; the same command goes on from there.")
-    return code
-
-
-def _fail(reason: str, code: int = EXIT_FAILED) -> int:
-    say(f"{PROGRAM}: {reason}")
-    return code
+        code, reason = EXIT_FAILED, "Interrupted."
+    return code, reason

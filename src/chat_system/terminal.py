@@ -65,12 +65,12 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     console = Console()
     with console.capture() as captured:
         console.print(table)
-    tell(captured.get().rstrip("\n"))
+    tell(captured.get().strip("\n"))
 
 
 @dataclass(frozen=True)
 class Work:
-    """How far some work is, as a bar shows it: `done` of `total` (None: unknown), which are `items` messages."""
+    """How far some work is, as a bar shows it: `done` of `total` (None: unknown), so far `items` messages."""
 
     title: str
     total: int | None

@@ -320,7 +320,9 @@ class Database:
         if transaction is None or error is not None:
             reason = _unavailable("written", error or sqlite3.Error("no transaction"))
             for write in writes:
-                _resolve(write, Unavailable(reason.detail))
+                unavailable = Unavailable(reason.detail)
+                unavailable.__cause__ = error
+                _resolve(write, unavailable)
         else:
             telemetry.FLUSH_UNITS.observe(len(writes))
             # Announce after the commit: a woken reader must find what it was woken for.

@@ -1,7 +1,7 @@
 """Writes an application as lines that `import` reads back: the same messages, in the same order.
 
-Chats come by number, tombstones are left out, and so is a chat without messages. The result belongs to the moment
-of its reading, page by page: what is posted meanwhile may or may not be in it.
+Chats come by number, tombstones are left out, and so is a chat without messages. It is read page by page beside
+a running server: what is posted meanwhile may or may not be in it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from chat_system.model import NAME_MAX_CHARACTERS, ApplicationId, Chat
 from chat_system.system import ChatSystem
@@ -72,7 +72,7 @@ class ChatNames:
 
 @contextmanager
 def open_output(file: str | None) -> Iterator[IO[bytes]]:
-    """Standard output, or a file that appears under its name when it is complete; gzipped if the name ends in .gz.
+    """Standard output, or a file: gzipped if its name ends in .gz, and under that name when it is complete.
 
     Raises:
         TransferError: it can't be opened, written or completed.
@@ -86,13 +86,14 @@ def open_output(file: str | None) -> Iterator[IO[bytes]]:
                 if file.endswith(".gz"):
                     # No name and time inside: the same messages make the same file.
                     with gzip.GzipFile("", "wb", COMPRESSION, plain, mtime=0) as packed:
-                        yield packed
+                        yield cast(IO[bytes], packed)
                 else:
                     yield plain
     except BrokenPipeError as error:
         raise TransferError("Whoever read the output has gone: it is not complete.") from error
     except OSError as error:
-        raise TransferError(f"{file or 'Standard output'} can't be written: {error.strerror or error}.") from error
+        name = file or "Standard output"
+        raise TransferError(f"{name} can't be written: {error.strerror or error}.") from error
 
 
 @contextmanager
@@ -107,6 +108,8 @@ def _completed(path: Path) -> Iterator[IO[bytes]]:
     try:
         with part.open("wb") as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -1,17 +1,17 @@
 """Brings a file of messages into an application: any number of times, each message once.
 
-Promises: one chat for each chat name, numbered by first appearance; the messages of a chat in the order of the
-file, with their times. A second import of the file adds nothing, one that was interrupted goes on where it stopped,
-and of a file that has grown only what is new is added. Memory does not grow with the file, only with the number of
-its chats (some 300 bytes each).
+Promises: a chat for each chat name, numbered by first appearance; the messages of a chat in the order of the file,
+with their times. A second import of the file adds nothing, one that was interrupted goes on where it stopped, and
+of a file that has grown only what is new is added. Memory does not grow with the file, only with the number of
+its chats.
 
-How: whatever is recorded carries an idempotency key that is kept for ever, made of the chat's name and the ordinal
-of a batch's first message among the chat's messages in the file. Where the batches of a chat end follows from the
-file up to there, so that a repeat meets the same keys; the last one of an earlier, shorter file is recognised by the
-count in its receipt.
+How: whatever is recorded carries an idempotency key that is kept for ever. A batch's key is the chat's name and
+the ordinal of its first message among the chat's messages in the file. Where batches end depends on nothing but
+the file up to there, so that a repeat meets the same keys; the last batch of an earlier, shorter file is known by
+the count in its receipt.
 
-Not promised: that lines which were inserted, mended or taken out between two imports find their place. Numbers are
-given once, so such a chat is reported and left as it is.
+Not promised: that lines which were inserted, mended or taken out between two imports find their place. A number
+is given once, so a chat that differs from what was imported is reported and left as it is.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from chat_system.model import (
     Once,
 )
 from chat_system.system import ChatSystem
-from chat_system.transfer.lines import LINE_MAX_BYTES, Source, check_chat_name, parse
+from chat_system.transfer.lines import Source, check_chat_name, parse
 
 Posted = tuple[NewMessage, int]
 """A message, and when it was sent (milliseconds)."""
@@ -58,7 +58,7 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 
 @dataclass
 class Tally:
-    """What became of the lines so far. `unfit` counts lines of chats that differ from what was imported before."""
+    """What became of the lines so far; `unfit` are those of chats that differ from what was imported before."""
 
     recorded: int = 0
     present: int = 0
@@ -91,7 +91,7 @@ class _Chat:
 
 
 class Importer:
-    """One import of a file into an application. `complain` is told of each line and chat that is left out, and why."""
+    """One import into an application. `complain` is told of each line and chat that is left out, and why."""
 
     def __init__(self, system: ChatSystem, application: ApplicationId, complain: Callable[[str], None]) -> None:
         self.tally = Tally()
@@ -119,19 +119,18 @@ class Importer:
                 await self._flush()
         except ExceptionGroup as failed:
             # Whatever else failed, failed for the same reason.
-            raise failed.exceptions[0] from None
+            first = failed.exceptions[0]
+            raise first from first.__cause__
         for name, chat in self._chats.items():
             if chat.last is not None:
                 left = chat.last.result()
                 self.tally.unfit += len(left)
-                self._refuse(chat, f"chat {name!r}: of it the file has only {chat.ordinal + len(left)} messages,"
-                    " and more were imported before")
+                count = chat.ordinal + len(left)
+                self._refuse(chat, f"chat {name!r}: the file has {count:,} messages of it, and more were imported")
 
     async def _read(self, source: Source) -> None:
         for number, text in source.lines():
             try:
-                if text is None:
-                    raise Invalid(f"is longer than {LINE_MAX_BYTES} bytes")
                 name, message, at = parse(text)
                 chat = self._chats.get(name) or self._meet(name)
             except Invalid as error:
@@ -199,7 +198,12 @@ class Importer:
         return []
 
     async def _post(
-        self, name: str, chat: _Chat, before: asyncio.Task[list[Posted]] | None, posted: list[Posted], cost: int
+        self,
+        name: str,
+        chat: _Chat,
+        before: asyncio.Task[list[Posted]] | None,
+        posted: list[Posted],
+        cost: int,
     ) -> list[Posted]:
         """Record messages once their predecessors are; what is left over waits for its successors."""
         if before is not None:
@@ -237,7 +241,7 @@ class Importer:
             if earlier is None or earlier.count == len(posted):
                 self._refuse(
                     chat,
-                    f"chat {name!r}: from message {chat.ordinal + 1} on it is not what was imported before;"
+                    f"chat {name!r}: from message {chat.ordinal + 1:,} on it is not what was imported before;"
                     " nothing more of it is imported",
                 )
                 return 0

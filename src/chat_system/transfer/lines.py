@@ -1,10 +1,10 @@
 """The file form of messages: NDJSON, one message a line, gzipped or not.
 
-    {"chat": "...", "sender": "..." or null, "sent_at": "ISO 8601 with an offset", "body": "...", "metadata": {...}}
+    {"chat": "general", "sender": "amira", "sent_at": "2026-01-31T12:00:00Z", "body": "Hello!"}
 
-`metadata` may be absent. A line is taken as strictly as a request of the API: what is unknown, said twice or past a
-limit makes the line bad, and nothing is guessed. Lines may stand in any order of chats; within a chat their order
-is the order of its messages.
+`sender` may be null, `sent_at` names its offset from UTC, and `metadata` (an object) may follow. A line is taken
+as strictly as a request of the API: what is unknown, said twice or past a limit makes the line bad, and nothing
+is guessed. Chats may be interleaved; within a chat the order of the lines is the order of its messages.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 import msgspec
@@ -35,6 +35,7 @@ _PLAIN_QUOTES = 16
 """The quotation marks of a line with the four usual keys and four texts."""
 _NUL_ESCAPE = rb"\u0000"
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _PATH = re.compile(r" - at `(?:key in )?\$\.?(?P<path>[^`]*)`$")
 
 
@@ -66,18 +67,20 @@ _decode = msgspec.json.Decoder(Line).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def parse(text: bytes) -> tuple[str, NewMessage, int]:
+def parse(text: bytes | None) -> tuple[str, NewMessage, int]:
     """The chat's name, the message and its time in milliseconds.
 
     Raises:
         Invalid: what is wrong with the line.
     """
+    if text is None:
+        raise Invalid(f"is longer than {LINE_MAX_BYTES} bytes")
     try:
         line = _decode(text)
     except msgspec.ValidationError as error:
         raise Invalid(_readable(str(error))) from None
     except msgspec.DecodeError as error:
-        raise Invalid(f"is not valid JSON: {error}") from None
+        raise Invalid(_malformed(text, str(error))) from None
     except UnicodeDecodeError as error:
         raise Invalid(f"is not valid UTF-8: {error.reason} at byte {error.start + 1} of a text") from None
     except RecursionError:
@@ -89,7 +92,7 @@ def parse(text: bytes) -> tuple[str, NewMessage, int]:
     try:
         return line.chat, message, milliseconds(line.sent_at)
     except ValueError as error:
-        raise Invalid(f"/sent_at: is not a time with its offset from UTC ({error})") from None
+        raise Invalid(f"/sent_at: is not an ISO 8601 time: {error}") from None
 
 
 def check_chat_name(name: str) -> None:
@@ -112,7 +115,6 @@ class Source:
         self.name = name
         self.bytes_total = _bytes_left(raw)
         self._counted = _Counted(raw)
-        # mypy: a raw stream of our own is as good as a FileIO, but not to the stubs of 3.11.
         self._plain = io.BufferedReader(self._counted, READ_BYTES)
 
     @property
@@ -121,7 +123,7 @@ class Source:
         return self._counted.bytes
 
     def lines(self) -> Iterator[tuple[int, bytes | None]]:
-        """Each line with its number from 1 on; blank ones are passed over, None stands for one that is too long.
+        """Each line with its number from 1 on. Blank ones are passed over; None is one that is too long.
 
         Raises:
             TransferError: the file can't be read further.
@@ -195,6 +197,15 @@ def _bytes_left(raw: io.FileIO) -> int | None:
 
 def _unreadable(name: str, error: OSError) -> TransferError:
     return TransferError(f"{name} can't be read: {error.strerror or error}.")
+
+
+def _malformed(text: bytes, reason: str) -> str:
+    if _SURROGATE.search(text):
+        with suppress(ValueError, RecursionError):
+            # Python's decoder lets half a pair pass.
+            json.loads(text)
+            return "contains half of a surrogate pair"
+    return f"is not valid JSON: {reason.removeprefix('JSON is malformed: ')}"
 
 
 def _readable(reason: str) -> str:

@@ -33,7 +33,6 @@ from chat_system.web.guard import Guard
 from chat_system.web.live import Live, starting_point
 from chat_system.web.operations import NO_CONTENT
 from chat_system.web.problems import internal, problem
-from chat_system.web.protocol import EXCHANGE
 from chat_system.web.request import ClientGone, Header, Receive, Request, Response, Scope, Send
 from chat_system.web.routes import OPERATIONS, Operation, Router
 from chat_system.wiring import House
@@ -86,7 +85,7 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         started = time.perf_counter()
-        request = Request(scope, receive, send)
+        request = Request(scope, receive)
         request_id = self._request_id(request)
         route = self._unrouted
         self._in_flight += 1
@@ -209,7 +208,7 @@ class App:
         headers = _headers(response, request_id)
         headers += self._guard.grant(request)
         body = b"" if request.scope["method"] == "HEAD" else response.body
-        await request.scope[EXCHANGE].answer(response.status, headers, body)
+        await request.exchange.answer(response.status, headers, body)
 
 
 def _headers(response: Response, request_id: str) -> list[Header]:

@@ -23,7 +23,7 @@ from chat_system.ports import Feed
 from chat_system.system import ChatSystem
 from chat_system.telemetry import LIVE_CUT, LIVE_READERS, log
 from chat_system.web.pages import REVISION_MAX, integer
-from chat_system.web.protocol import EXCHANGE, Exchange
+from chat_system.web.protocol import Exchange
 from chat_system.web.request import Header, Request
 
 WAITING_MAX_BYTES = 1024 * 1024
@@ -137,7 +137,7 @@ class Live:
         after = starting_point(request)
         application, chat = request.application, request.chat
         channel = await self._join(application, chat)
-        reader = Reader(request.scope[EXCHANGE], channel.revision if after is None else after)
+        reader = Reader(request.exchange, channel.revision if after is None else after)
         try:
             with LIVE_READERS.track_inprogress():
                 await self._serve(request, headers, reader, channel)

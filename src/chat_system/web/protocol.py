@@ -13,13 +13,10 @@ from typing import TYPE_CHECKING
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from chat_system.web.request import Header
+from chat_system.web.request import EXCHANGE, Header
 
 if TYPE_CHECKING:
     from chat_system.web.app import App
-
-EXCHANGE = "chat_system.exchange"
-"""Where a request's `scope` carries its exchange."""
 
 REQUEST_LINE = re.compile(rb"\s*([!#-'*+.^_`|~0-9A-Za-z-]{1,64}) (/\S{0,8192}) HTTP/1\.[01]\r?\n")
 

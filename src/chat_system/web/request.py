@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -25,6 +25,9 @@ from chat_system.model import (
     Once,
 )
 
+if TYPE_CHECKING:
+    from chat_system.web.protocol import Exchange
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -39,6 +42,10 @@ _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _PATH = re.compile(r"^(?P<reason>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.DOTALL)
 _NAMED = re.compile(r"(?:missing required|unknown) field `(?P<name>.*)`", re.DOTALL)
 _JSON_TYPES = re.compile(rb"application/(?:[\w.-]+\+)?json\s*(?:;\s*charset\s*=\s*\"?utf-?8\"?\s*)?", re.IGNORECASE)
+
+
+EXCHANGE = "chat_system.exchange"
+"""Where a request's `scope` carries its exchange."""
 
 
 class ClientGone(Exception):
@@ -62,12 +69,13 @@ class Response:
 class Request:
     """What an operation is given. `application` is set before the operation is called, if it has one."""
 
-    __slots__ = ("_query", "_raw", "application", "body_max_bytes", "headers", "parameters", "receive", "scope", "send")
+    __slots__ = ("_query", "_raw", "application", "body_max_bytes", "exchange", "headers", "parameters", "receive", "scope")
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
         self.receive = receive
-        self.send = send
+        # Taken out: the exchange knows the scope's owner, and a circle of them would be left to the collector.
+        self.exchange: Exchange = scope.pop(EXCHANGE)
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.parameters: dict[str, Any] = {}
         self.application = ApplicationId(0)
