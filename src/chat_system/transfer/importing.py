@@ -47,7 +47,7 @@ IN_FLIGHT_MAX_COST = 4 * 1024 * 1024
 """What may wait for the disk. Enough that many batches share a flush."""
 
 MESSAGE_COST = 300
-BATCH_COST = 1_500
+BATCH_COST = 4_000
 """About the bytes of memory that a message takes beside its text, and a batch beside its messages."""
 
 PAUSE_LINES = 500

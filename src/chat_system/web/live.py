@@ -246,4 +246,3 @@ def encode_events(changes: Sequence[Message]) -> bytes:
 def as_chunk(frames: bytes) -> bytes:
     """Frames as one chunk of HTTP/1.1's chunked transfer coding (RFC 9112, section 7.1)."""
     return b"%x\r\n%s\r\n" % (len(frames), frames)
-

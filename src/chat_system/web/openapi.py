@@ -53,6 +53,26 @@ _HEADERS = {
     "WWW-Authenticate": {"schema": {"type": "string"}, "description": "Bearer."},
 }
 
+_TOKEN_SCHEMES = {
+    "applicationToken": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "The application's token, for the short paths that name none.",
+    },
+    "applicationTokenHeader": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-Application-Token",
+        "description": "The same, if `Authorization` carries none.",
+    },
+    "applicationTokenQuery": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "token",
+        "description": "The same, if no header carries one.",
+    },
+}
+
 _PATH_PARAMETERS: dict[str, dict[str, Any]] = {
     "token": {"description": "The application's token.", "schema": {"type": "string"}},
     "number": {"description": "The chat's number.", "schema": {"type": "integer", "minimum": 1}},
@@ -87,11 +107,7 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
                     "scheme": "bearer",
                     "description": "Needed for operations on applications when the server has an admin key.",
                 },
-                "applicationToken": {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "description": "The application's token, for the short paths.",
-                },
+                **_TOKEN_SCHEMES,
             },
         },
     }
@@ -130,7 +146,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
     if operation.access == "admin":
         described["security"] = [{"adminKey": []}, {}]
     elif operation.access == "alias":
-        described["security"] = [{"applicationToken": []}, {}]
+        described["security"] = [{name: []} for name in _TOKEN_SCHEMES]
     return described
 
 

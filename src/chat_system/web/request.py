@@ -75,7 +75,7 @@ class Request:
         self.scope = scope
         self.receive = receive
         # Taken out: the exchange knows the scope's owner, and a circle of them would be left to the collector.
-        self.exchange: Exchange = scope.pop(EXCHANGE)
+        self.exchange: Exchange = scope.pop(EXCHANGE, None)
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.parameters: dict[str, Any] = {}
         self.application = ApplicationId(0)

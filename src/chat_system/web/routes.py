@@ -99,10 +99,6 @@ KEY = Parameter(
     "A repeat with the same key and payload returns the first answer, for at least 24 hours.",
     where="header",
 )
-TOKEN_HEADER = Parameter(
-    "X-Application-Token", {"type": "string"}, "The application's token, if `Authorization` carries none.", "header"
-)
-TOKEN_QUERY = Parameter("token", {"type": "string"}, "The application's token, if no header carries one.")
 LAST_EVENT_ID = Parameter(
     "Last-Event-ID", {"type": "string", "pattern": "^[0-9]{1,18}$"}, "The `id` of the last event seen; wins over `after`.", "header"
 )
@@ -262,14 +258,14 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "createMessageAlias", "POST", "/chats/{number}/messages", "alias", "Post a message (short path)",
         "The token comes as `Authorization: Bearer`, `X-Application-Token` or `?token=`.", "Short paths",
-        operations.create_message, NewMessage, answer=Message, status=201, parameters=(KEY, TOKEN_HEADER, TOKEN_QUERY),
+        operations.create_message, NewMessage, answer=Message, status=201, parameters=(KEY,),
         problems=_ONCE, parent="chat", alias_of="createMessage",
         example=({"sender": "amira", "body": "Has it been shipped?"}, MESSAGE),
     ),
     Operation(
         "searchChatAlias", "GET", "/chats/{number}/messages/search", "alias", "Search a chat (short path)",
         "The token comes as `Authorization: Bearer`, `X-Application-Token` or `?token=`.", "Short paths",
-        operations.search_chat, answer=list[Message], parameters=(QUERY, LIMIT, BEFORE, TOKEN_HEADER, TOKEN_QUERY),
+        operations.search_chat, answer=list[Message], parameters=(QUERY, LIMIT, BEFORE),
         problems=("invalid",), parent="chat", alias_of="searchChat", example=(None, [MESSAGE]),
     ),
     Operation(

@@ -119,4 +119,3 @@ def _listen(settings: Settings) -> socket.socket:
             ) from error
         raise ConfigurationError(f"Can't listen on {settings.host}:{settings.port}: {error}.") from error
     return listening
-
