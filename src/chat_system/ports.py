@@ -88,8 +88,8 @@ class Journal(Protocol):
     async def read(self, projection: Projection, limit: int) -> Sequence[Entry]:
         """Up to `limit` entries that the projection has not acknowledged; waits for nothing.
 
-        Those of a chat come by number, and chats in an order in which none starves. Of a message that changed several times, one entry with its latest state is enough. Entries that were
-        set aside are left out.
+        Those of a chat come by number, and chats in an order in which none starves. Of a message that changed
+        several times, one entry with its latest state is enough. Entries that were set aside are left out.
         """
 
     async def acknowledge(self, projection: Projection, entries: Sequence[Entry]) -> None:
@@ -231,7 +231,8 @@ class Feed(Protocol):
 class Wake(Protocol):
     """What a feed calls: quick, and never raising."""
 
-    def __call__(self) -> None: ...
+    def __call__(self) -> None:
+        """Something changed."""
 
 
 class ApplicationWindow(Struct, frozen=True):

@@ -71,7 +71,7 @@ class Projector:
             await self._apply(entries)
         except Unavailable:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others must pass
             if len(entries) == 1:
                 await self._insist(entries[0], error)
                 return
@@ -88,7 +88,7 @@ class Projector:
                 await self._apply([entry])
             except Unavailable:
                 raise
-            except Exception as another:
+            except Exception as another:  # noqa: BLE001 - as above
                 error = another
             else:
                 await self._journal.acknowledge(self.projection, [entry])

@@ -31,7 +31,7 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return read
 
 
-def _number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:
+def _number(kind: type[int | float], low: float, high: float) -> Callable[[str], float]:
     def read(text: str) -> float:
         try:
             value = kind(text)
@@ -69,7 +69,9 @@ class Settings:
     """All that an operator can set. Made by `from_environment`."""
 
     mode: Literal["embedded", "stack"] = _setting(
-        "embedded", "Which house runs: `embedded` (one process, one SQLite file) or `stack`.", _one_of("embedded", "stack")
+        "embedded",
+        "Which house runs: `embedded` (one process, one SQLite file) or `stack`.",
+        _one_of("embedded", "stack"),
     )
     host: str = _setting("127.0.0.1", "The address to listen on.")
     port: int = _setting(8080, "The port to listen on; 0 takes a free one.", _number(int, 0, 65535))
@@ -96,7 +98,9 @@ class Settings:
         500, "Requests per second with unknown tokens that one client address may make.", _number(int, 1, 10_000_000)
     )
     max_in_flight: int = _setting(
-        1_000, "Requests answered at the same time; further ones get 503. Event streams do not count.", _number(int, 1, 100_000)
+        1_000,
+        "Requests answered at the same time; further ones get 503. Event streams do not count.",
+        _number(int, 1, 100_000),
     )
     log_level: str = _setting(
         "info", "The least severe log lines that are written.", _one_of("debug", "info", "warning", "error")

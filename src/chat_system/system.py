@@ -173,9 +173,7 @@ class ChatSystem:
         """The chat's latest revision. Raises NotFound."""
         return await self._store.revision(application, chat)
 
-    async def edit_message(
-        self, application: ApplicationId, chat: int, number: int, edit: MessageEdit
-    ) -> Message:
+    async def edit_message(self, application: ApplicationId, chat: int, number: int, edit: MessageEdit) -> Message:
         """Replace the fields that the edit names. An edit that changes nothing takes no revision.
 
         Raises:

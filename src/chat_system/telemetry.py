@@ -33,7 +33,10 @@ INDEXED = Counter("chat_messages_indexed", "Messages brought into the search ind
 BACKLOG = Gauge("chat_backlog_entries", "Recorded facts not applied yet.", ["projection"], registry=REGISTRY)
 LAG = Gauge("chat_lag_seconds", "Age of the oldest fact not applied yet.", ["projection"], registry=REGISTRY)
 SET_ASIDE = Gauge(
-    "chat_set_aside_entries", "Facts that could not be applied and wait for an operator.", ["projection"], registry=REGISTRY
+    "chat_set_aside_entries",
+    "Facts that could not be applied and wait for an operator.",
+    ["projection"],
+    registry=REGISTRY,
 )
 FLUSH_UNITS = Histogram(
     "chat_flush_writes",
@@ -48,11 +51,15 @@ FLUSH_SECONDS = Histogram(
     registry=REGISTRY,
 )
 BACKSTOP_HITS = Counter(
-    "chat_backstop_hits", "Times a primary key refused a number that was allotted twice. Must stay 0.", registry=REGISTRY
+    "chat_backstop_hits",
+    "Times a primary key refused a number that was allotted twice. Must stay 0.",
+    registry=REGISTRY,
 )
 DATABASE_ERRORS = Counter("chat_database_errors", "Failed reads, scans and transactions.", registry=REGISTRY)
 LIVE_READERS = Gauge("chat_live_readers", "Open event streams.", registry=REGISTRY)
-LIVE_CUT = Counter("chat_live_readers_cut", "Event streams cut off because their reader was too slow.", registry=REGISTRY)
+LIVE_CUT = Counter(
+    "chat_live_readers_cut", "Event streams cut off because their reader was too slow.", registry=REGISTRY
+)
 
 
 def configure_logging(level: str, form: Literal["json", "console"]) -> None:
@@ -63,7 +70,9 @@ def configure_logging(level: str, form: Literal["json", "console"]) -> None:
         structlog.processors.format_exc_info,
     ]
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if form == "json" else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        structlog.processors.JSONRenderer()
+        if form == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -75,7 +84,7 @@ def configure_logging(level: str, form: Literal["json", "console"]) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    # How they work is not what happens to our users; and uvicorn warns of every malformed request, which has its answer.
+    # How they work is not what happens to our users; and every malformed request that uvicorn warns of has its answer.
     for chatty, least in (("alembic", logging.WARNING), ("uvicorn.error", logging.ERROR)):
         logging.getLogger(chatty).setLevel(max(least, root.level))
     structlog.configure(

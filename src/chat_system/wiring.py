@@ -54,9 +54,9 @@ class House:
         while True:
             try:
                 self.sweep_now.clear()
-                while await self.system.sweep():
+                while await self.system.sweep():  # noqa: ASYNC110 - a pause between pieces, not a wait
                     await asyncio.sleep(SWEEP_PAUSE_S)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the next round may fare better
                 log.warning("sweep failed", error=repr(error), retry_in_s=SWEEP_EVERY_S)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.sweep_now.wait(), SWEEP_EVERY_S)

@@ -115,7 +115,9 @@ class Database:
         self._writer = self._connect(WRITER_CACHE_KIB)
         # The mode lives in the file, and some ways of restoring a backup leave another.
         if lock is not None and self._writer.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
-            raise ConfigurationError(f"The database {path} can't use a write-ahead log: is its folder on a network disk?")
+            raise ConfigurationError(
+                f"The database {path} can't use a write-ahead log: is its folder on a network disk?"
+            )
         self._writer.execute("PRAGMA synchronous = FULL")
         self._reader = self._connect(READER_CACHE_KIB)
         self._reader.execute("PRAGMA query_only = ON")
@@ -338,7 +340,7 @@ class Database:
 
 
 def _resolve(write: _Write, outcome: Any) -> None:
-    """On the loop: hand over what became of a write. The caller may have gone; what it asked for stands all the same."""
+    """On the loop: hand over what became of a write. If the caller has gone, what it asked for stands all the same."""
     future = write.future
     if not future.done():
         if isinstance(outcome, Exception):

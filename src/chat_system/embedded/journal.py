@@ -74,7 +74,7 @@ _FIND_MESSAGE = """
 _READ_QUEUE = f"""
     SELECT q.id, m.application_id, chats.number, {MESSAGE_COLUMNS}
     FROM search_queue q JOIN messages m ON m.id = q.id JOIN chats ON chats.id = m.id >> 32
-    WHERE q.id > ? AND q.error IS NULL ORDER BY q.id LIMIT ?"""  # noqa: S608 - a constant
+    WHERE q.id > ? AND q.error IS NULL ORDER BY q.id LIMIT ?"""
 
 
 class ChatCounters:
@@ -257,7 +257,9 @@ class EmbeddedJournal:
             "SELECT title, metadata FROM chats WHERE id = ?", (chat.chat_id,)
         ).fetchone()
         new_title = change.edit.title if isinstance(change.edit.title, str | None) else title
-        new_metadata = encode_metadata(change.edit.metadata) if isinstance(change.edit.metadata, dict | None) else metadata
+        new_metadata = (
+            encode_metadata(change.edit.metadata) if isinstance(change.edit.metadata, dict | None) else metadata
+        )
         if (new_title, new_metadata) != (title, metadata):
             transaction.execute(
                 "UPDATE chats SET title = ?, metadata = ?, updated_at = ? WHERE id = ?",

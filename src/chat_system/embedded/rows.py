@@ -56,9 +56,7 @@ def found_message(row: Any) -> FoundMessage:
 def chat(row: Any) -> Chat:
     """A row of CHAT_COLUMNS."""
     number, title, metadata, messages_count, revision, created_at, updated_at = row
-    return Chat(
-        number, title, raw(metadata), messages_count, revision, rfc3339(created_at), rfc3339(updated_at)
-    )
+    return Chat(number, title, raw(metadata), messages_count, revision, rfc3339(created_at), rfc3339(updated_at))
 
 
 def application(row: Any) -> Application:

@@ -70,7 +70,8 @@ class EmbeddedStore:
                 return first
             at = transaction.at
             cursor = transaction.execute(
-                "INSERT INTO applications (token, name, created_at, updated_at) VALUES (?, ?, ?, ?)", (token, name, at, at)
+                "INSERT INTO applications (token, name, created_at, updated_at) VALUES (?, ?, ?, ?)",
+                (token, name, at, at),
             )
             receipt = Receipt(cursor.lastrowid or 0, 0, at)
             if once is not None:
@@ -160,7 +161,9 @@ class EmbeddedStore:
 
     async def chat(self, application: ApplicationId, chat: int) -> Chat:
         """See `ports.Store.chat`."""
-        found = self._database.read(f"SELECT {CHAT_COLUMNS} FROM chats WHERE id = ?", (self.chat_id(application, chat),))
+        found = self._database.read(
+            f"SELECT {CHAT_COLUMNS} FROM chats WHERE id = ?", (self.chat_id(application, chat),)
+        )
         if not found:
             raise NotFound
         return rows.chat(found[0])
@@ -191,7 +194,8 @@ class EmbeddedStore:
         """See `ports.Store.messages`."""
         chat_id = self.chat_id(application, chat)
         found = self._database.read(
-            f"SELECT {MESSAGE_COLUMNS} FROM messages m WHERE id > ? AND id < ? ORDER BY id {_direction(window)} LIMIT ?",
+            f"SELECT {MESSAGE_COLUMNS} FROM messages m WHERE id > ? AND id < ?"
+            f" ORDER BY id {_direction(window)} LIMIT ?",
             (
                 message_id(chat_id, min(window.after, NUMBER_MAX)),
                 message_id(chat_id, _upper(window)),
@@ -277,9 +281,12 @@ class EmbeddedStore:
 
         def unit(transaction: Transaction) -> list[Discrepancy]:
             self._forget_within(transaction)
-            wrong = [found for query in (_WRONG_CHATS_COUNT, _WRONG_MESSAGES_COUNT) for found in _report(transaction, query)]
+            wrong = [
+                found for query in (_WRONG_CHATS_COUNT, _WRONG_MESSAGES_COUNT) for found in _report(transaction, query)
+            ]
             transaction.execute(
-                "UPDATE applications SET chats_count = (SELECT count(*) FROM chats WHERE application_id = applications.id)"
+                "UPDATE applications SET chats_count ="
+                " (SELECT count(*) FROM chats WHERE application_id = applications.id)"
             )
             transaction.execute(
                 "UPDATE chats SET messages_count = (SELECT count(*) FROM messages"
@@ -326,9 +333,7 @@ _ORPHANS = """
 
 def _verify(connection: sqlite3.Connection) -> list[Discrepancy]:
     damage = [
-        Discrepancy("file", str(line))
-        for (line,) in connection.execute("PRAGMA quick_check(20)")
-        if line != "ok"
+        Discrepancy("file", str(line)) for (line,) in connection.execute("PRAGMA quick_check(20)") if line != "ok"
     ]
     queries = (_CHAT_GAPS, _MESSAGE_GAPS, _WRONG_CHATS_COUNT, _WRONG_MESSAGES_COUNT, _WRONG_REVISION, _ORPHANS)
     return damage + [found for query in queries for found in _report(connection, query)]
@@ -355,8 +360,10 @@ def _sweep_erased(transaction: Transaction, application: ApplicationId) -> None:
         return
     for delete in (
         "DELETE FROM chats WHERE id IN (SELECT id FROM chats WHERE application_id = ? LIMIT ?)",
-        "DELETE FROM receipts WHERE (application_id, once) IN"
-        " (SELECT application_id, once FROM receipts WHERE application_id = ? LIMIT ?)",
+        (
+            "DELETE FROM receipts WHERE (application_id, once) IN"
+            " (SELECT application_id, once FROM receipts WHERE application_id = ? LIMIT ?)"
+        ),
     ):
         if transaction.execute(delete, (application, SWEEP_ROWS)).rowcount > 0:
             return

@@ -99,7 +99,7 @@ class App:
             response = self._refuse(error, request, request_id)
         except (ClientGone, asyncio.CancelledError):
             return
-        except Exception:
+        except Exception:  # noqa: BLE001 - a defect is answered, too
             log.exception("request failed", request_id=request_id, operation=route.operation.name)
             response = internal(request_id)
         finally:

@@ -20,9 +20,7 @@ BUCKETS_MAX = 100_000
 
 SECOND_NS = 1_000_000_000
 
-EXPOSED_HEADERS = (
-    b"Link, Location, X-Request-ID, Idempotency-Replayed, Retry-After, RateLimit, RateLimit-Policy, Allow"
-)
+EXPOSED_HEADERS = b"Link, Location, X-Request-ID, Idempotency-Replayed, Retry-After, RateLimit, RateLimit-Policy, Allow"
 PREFLIGHT_MAX_AGE_S = 600
 
 
@@ -59,9 +57,7 @@ class Guard:
         self._admin_key = settings.admin_key
         self._origins = {origin.encode() for origin in settings.cors_origins}
         self._applications = RateLimiter("application", settings.rate_per_s, settings.rate_burst)
-        self._strangers = RateLimiter(
-            "unknown-token", settings.unknown_rate_per_s, 2 * settings.unknown_rate_per_s
-        )
+        self._strangers = RateLimiter("unknown-token", settings.unknown_rate_per_s, 2 * settings.unknown_rate_per_s)
 
     async def require_admin(self, request: Request) -> None:
         """Raises Unauthorized without the right key, Forbidden when an application's token stands in its place."""
@@ -88,9 +84,7 @@ class Guard:
         """The token of a request whose path names none. Raises Invalid when there is none at all."""
         header = request.headers.get(b"x-application-token")
         token = (
-            request.bearer()
-            or (header.decode("latin-1") if header is not None else None)
-            or request.query.get("token")
+            request.bearer() or (header.decode("latin-1") if header is not None else None) or request.query.get("token")
         )
         if not token:
             raise Invalid(
@@ -114,7 +108,10 @@ class Guard:
 
     def preflight(self, request: Request, allowed: tuple[str, ...]) -> list[Header] | None:
         """The answer to a browser that asks first, or None when this is no such question or the answer is no."""
-        if request.headers.get(b"origin") not in self._origins or b"access-control-request-method" not in request.headers:
+        if (
+            request.headers.get(b"origin") not in self._origins
+            or b"access-control-request-method" not in request.headers
+        ):
             return None
         return [
             (b"access-control-allow-methods", ", ".join(allowed).encode()),

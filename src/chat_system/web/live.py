@@ -204,9 +204,7 @@ class Live:
 
     async def _catch_up(self, request: Request, reader: Reader, channel: Channel) -> None:
         while reader.revision < channel.revision and not reader.exchange.is_gone():
-            changes = await self._system.changes(
-                request.application, request.chat, reader.revision, CHANGES_PER_READ
-            )
+            changes = await self._system.changes(request.application, request.chat, reader.revision, CHANGES_PER_READ)
             if not changes:
                 return
             frames = encode_events(changes)
@@ -237,8 +235,7 @@ def event_name(message: Message) -> str:
 def encode_events(changes: Sequence[Message]) -> bytes:
     """Server-sent events. JSON has no line breaks, so each event's data is one line."""
     return b"".join(
-        b"id: %d\nevent: %s\ndata: %s\n\n"
-        % (change.revision, event_name(change).encode(), msgspec.json.encode(change))
+        b"id: %d\nevent: %s\ndata: %s\n\n" % (change.revision, event_name(change).encode(), msgspec.json.encode(change))
         for change in changes
     )
 

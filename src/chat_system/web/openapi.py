@@ -25,7 +25,8 @@ from chat_system.web.problems import STATUSES, Problem
 from chat_system.web.routes import Operation, Parameter
 
 _TYPES = [
-    Application, Chat, Message, FoundMessage, NewApplication, ApplicationEdit, NewChat, ChatEdit, NewMessage, NewMessages, MessageEdit, Problem,
+    Application, Chat, Message, FoundMessage, NewApplication, ApplicationEdit, NewChat, ChatEdit, NewMessage,
+    NewMessages, MessageEdit, Problem,
 ]  # fmt: skip
 
 _DESCRIPTION = """\

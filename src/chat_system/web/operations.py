@@ -11,7 +11,17 @@ from typing import Any
 import msgspec
 
 from chat_system.errors import ChatSystemError, Unavailable
-from chat_system.model import ApplicationEdit, ChatEdit, Message, MessageEdit, NewApplication, NewChat, NewMessage, NewMessages, Window
+from chat_system.model import (
+    ApplicationEdit,
+    ChatEdit,
+    Message,
+    MessageEdit,
+    NewApplication,
+    NewChat,
+    NewMessage,
+    NewMessages,
+    Window,
+)
 from chat_system.system import ChatSystem
 from chat_system.web import pages
 from chat_system.web.request import NEW_APPLICATION, NEW_CHAT, NEW_MESSAGE, NEW_MESSAGES, Header, Request, Response
@@ -171,9 +181,7 @@ async def search_application(system: ChatSystem, request: Request) -> Response:
     limit = pages.limit(request.query)
     after = pages.found_cursor(request.query)
     found = list(
-        await system.search_application(
-            request.application, request.query.get("q", ""), after=after, limit=limit + 1
-        )
+        await system.search_application(request.application, request.query.get("q", ""), after=after, limit=limit + 1)
     )
     extra = len(found) > limit
     found = found[:limit]

@@ -12,7 +12,16 @@ from typing import Any
 from urllib.parse import urlencode
 
 from chat_system.errors import Invalid
-from chat_system.model import NUMBER_MAX, PAGE_DEFAULT_ITEMS, PAGE_MAX_ITEMS, Application, Chat, Message, Window, milliseconds
+from chat_system.model import (
+    NUMBER_MAX,
+    PAGE_DEFAULT_ITEMS,
+    PAGE_MAX_ITEMS,
+    Application,
+    Chat,
+    Message,
+    Window,
+    milliseconds,
+)
 from chat_system.ports import ApplicationWindow, Found
 from chat_system.web.request import Header, Request
 

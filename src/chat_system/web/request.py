@@ -69,7 +69,17 @@ class Response:
 class Request:
     """What an operation is given. `application` is set before the operation is called, if it has one."""
 
-    __slots__ = ("_query", "_raw", "application", "body_max_bytes", "exchange", "headers", "parameters", "receive", "scope")
+    __slots__ = (
+        "_query",
+        "_raw",
+        "application",
+        "body_max_bytes",
+        "exchange",
+        "headers",
+        "parameters",
+        "receive",
+        "scope",
+    )
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
@@ -165,9 +175,7 @@ class Request:
         if len(key) >= 2 and key.startswith(b'"') and key.endswith(b'"'):
             key = key[1:-1]
         if not _KEY.fullmatch(key):
-            raise Invalid(
-                f"Idempotency-Key must be 1 to {IDEMPOTENCY_KEY_MAX_CHARACTERS} characters from '!' to '~'."
-            )
+            raise Invalid(f"Idempotency-Key must be 1 to {IDEMPOTENCY_KEY_MAX_CHARACTERS} characters from '!' to '~'.")
         return Once.of(path, key.decode(), _canonical(self._raw))
 
 

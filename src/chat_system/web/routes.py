@@ -11,7 +11,6 @@ from chat_system.model import (
     BATCH_REQUEST_MAX_BYTES,
     NUMBER_MAX,
     REQUEST_MAX_BYTES,
-    TOKEN_CHARACTERS,
     Application,
     ApplicationEdit,
     Chat,
@@ -100,14 +99,18 @@ KEY = Parameter(
     where="header",
 )
 LAST_EVENT_ID = Parameter(
-    "Last-Event-ID", {"type": "string", "pattern": "^[0-9]{1,18}$"}, "The `id` of the last event seen; wins over `after`.", "header"
+    "Last-Event-ID",
+    {"type": "string", "pattern": "^[0-9]{1,18}$"},
+    "The `id` of the last event seen; wins over `after`.",
+    "header",
 )
 AFTER_REVISION = Parameter(
-    "after", {"type": "integer", "minimum": 0}, "The last revision seen; 0 replays all. Without it, begin with the next change."
+    "after",
+    {"type": "integer", "minimum": 0},
+    "The last revision seen; 0 replays all. Without it, begin with the next change.",
 )
 
 TOKEN = "iaT5tVSjMLWqGqMBJg4wrHIeiTEH9cmQFpYmPsGGsgQ"  # noqa: S105 - an example
-assert len(TOKEN) == TOKEN_CHARACTERS
 MOMENT = "2026-01-31T12:00:00.000Z"
 APPLICATION = {"token": TOKEN, "name": "Support desk", "chats_count": 1, "created_at": MOMENT, "updated_at": MOMENT}
 CHAT = {
@@ -160,8 +163,14 @@ OPERATIONS: tuple[Operation, ...] = (
             answer=Application, problems=_WRITE, example=({"name": "Help desk"}, APPLICATION | {"name": "Help desk"}),
         )
         for name, method, doc, handler, body in (
-            ("replaceApplication", "PUT", "Its name is all that there is to replace.", operations.replace_application, NewApplication),
-            ("renameApplication", "PATCH", "An empty object changes nothing.", operations.rename_application, ApplicationEdit),
+            (
+                "replaceApplication", "PUT", "Its name is all that there is to replace.",
+                operations.replace_application, NewApplication,
+            ),
+            (
+                "renameApplication", "PATCH", "An empty object changes nothing.",
+                operations.rename_application, ApplicationEdit,
+            ),
         )
     ),
     Operation(
@@ -172,7 +181,8 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "createChat", "POST", _APPLICATION + "/chats", "token", "Create a chat",
         "Chats are numbered 1, 2, 3 … in their application. An empty body is fine.", "Chats",
-        operations.create_chat, NewChat, body_required=False, answer=Chat, status=201, parameters=(KEY,), problems=_ONCE,
+        operations.create_chat, NewChat, body_required=False, answer=Chat, status=201, parameters=(KEY,),
+        problems=_ONCE,
         example=(
             {"title": "Order 1042", "metadata": {"priority": "high"}},
             CHAT | {"messages_count": 0, "revision": 0},
@@ -202,10 +212,15 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "createMessages", "POST", _CHAT + "/messages/batch", "token", "Post a batch of messages",
         "All or none, with consecutive numbers; up to 500 messages and 8 MiB.", "Messages",
-        operations.create_messages, NewMessages, body_max_bytes=BATCH_REQUEST_MAX_BYTES, answer=list[Message], status=201,
-        parameters=(KEY,), problems=_ONCE, parent="chat",
+        operations.create_messages, NewMessages, body_max_bytes=BATCH_REQUEST_MAX_BYTES, answer=list[Message],
+        status=201, parameters=(KEY,), problems=_ONCE, parent="chat",
         example=(
-            {"messages": [{"sender": "amira", "body": "Has it been shipped?"}, {"sender": "desk", "body": "Yes, this morning."}]},
+            {
+                "messages": [
+                    {"sender": "amira", "body": "Has it been shipped?"},
+                    {"sender": "desk", "body": "Yes, this morning."},
+                ]
+            },
             [MESSAGE, REPLY],
         ),
     ),
@@ -234,7 +249,8 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "editMessage", "PATCH", _MESSAGE, "token", "Edit a message",
         "Replaces the fields that are named; null clears the metadata. An edit that changes nothing takes no revision.",
-        "Messages", operations.edit_message, MessageEdit, answer=Message, problems=(*_WRITE, "conflict"), parent="message",
+        "Messages", operations.edit_message, MessageEdit, answer=Message, problems=(*_WRITE, "conflict"),
+        parent="message",
         example=({"body": "Has it been shipped yet?"}, MESSAGE | {"body": "Has it been shipped yet?", "revision": 3}),
     ),
     Operation(
@@ -244,8 +260,8 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "streamEvents", "GET", _CHAT + "/events", "token", "Live changes of a chat",
-        "Server-sent events `message.created`, `message.updated`, `message.deleted`: the message as JSON, its revision as"
-        " the event's id. Whoever reconnects with `Last-Event-ID` misses nothing and sees nothing twice.",
+        "Server-sent events `message.created`, `message.updated`, `message.deleted`: the message as JSON, its revision"
+        " as the event's id. Whoever reconnects with `Last-Event-ID` misses nothing and sees nothing twice.",
         "Live", answer=str, content_type="text/event-stream", parameters=(AFTER_REVISION, LAST_EVENT_ID),
         problems=("invalid",), parent="chat", example=(None, EVENTS),
     ),
@@ -278,7 +294,8 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "metrics", "GET", "/metrics", "public", "Metrics", "In Prometheus' text format.", "Operations",
-        answer=str, content_type="text/plain", example=(None, 'chat_requests_total{operation="createMessage",status="201"} 1.0\n'),
+        answer=str, content_type="text/plain",
+        example=(None, 'chat_requests_total{operation="createMessage",status="201"} 1.0\n'),
     ),
 )  # fmt: skip
 
@@ -316,7 +333,7 @@ class Router:
         node.methods[method] = target
 
     def _find(self, path: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        """The methods of a path and its parameters; None when there is no such path. Not to be changed by the caller."""
+        """The methods of a path and its parameters; None when there is no such path. The caller changes neither."""
         node = self._root
         texts = []
         for part in path.split("/")[1:]:
