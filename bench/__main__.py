@@ -1,0 +1,171 @@
+"""`python -m bench`: measure, print one table, append to the history.
+
+Exit status: 0 when everything was measured, reached or not; 1 when a scenario failed; 2 for a wrong call;
+130 when it was interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench import history, report
+from bench.corpus import Corpus
+from bench.houses import HOUSES, PROJECT
+from bench.measure import Outcome, Wrong, run
+from bench.processes import allow_many_sockets
+from bench.scenarios import SCENARIOS, Scenario
+from bench.workbench import DEFAULT, QUICK, Workbench
+
+SAMPLE = PROJECT / "examples" / "chat-sample.ndjson.gz"
+HOUSE = "embedded"
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    options = argparse.ArgumentParser("python -m bench", description="Measure Chat System beside its limits.")
+    options.add_argument(
+        "--quick", action="store_true", help="everything small: a look in about a minute, not a result"
+    )
+    options.add_argument(
+        "--only",
+        nargs="+",
+        metavar="NAME",
+        help="these scenarios; the beginning of a name selects all that begin so",
+    )
+    options.add_argument("--rounds", type=positive, metavar="N", help="measure each scenario and its limit N times")
+    options.add_argument(
+        "--data", type=Path, metavar="FILE", help="messages as NDJSON, with sender and body; may be .gz"
+    )
+    options.add_argument(
+        "--workdir",
+        type=Path,
+        metavar="DIR",
+        help="where databases are made, on a real disk; import files are kept in it",
+    )
+    options.add_argument("--no-history", action="store_true", help="do not append this run to the history")
+    options.add_argument("--list", action="store_true", help="list the scenarios")
+    return options
+
+
+def selected(names: Sequence[str] | None) -> list[Scenario]:
+    """The scenarios that some names, or the beginnings of names, mean.
+
+    Raises:
+        Wrong: a name means none.
+    """
+    if names is None:
+        return list(SCENARIOS)
+    for name in names:
+        if not any(scenario.name.startswith(name) for scenario in SCENARIOS):
+            raise Wrong(f"no scenario is called {name}: {', '.join(s.name for s in SCENARIOS)}")
+    return [scenario for scenario in SCENARIOS if scenario.name.startswith(tuple(names))]
+
+
+def open_corpus(data: Path | None) -> Corpus:
+    """The messages of the given file, else of the sample, else generated ones."""
+    if data is not None:
+        return Corpus.open(data)
+    return Corpus.open(SAMPLE) if SAMPLE.exists() else Corpus.generated()
+
+
+@contextlib.contextmanager
+def work_folder(parent: Path | None) -> Iterator[Path]:
+    """A new folder for this run, and of it nothing afterwards."""
+    if parent is not None:
+        parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="chat-bench-", dir=parent) as folder:
+        yield Path(folder)
+
+
+@dataclass
+class Results:
+    """What a run found out so far."""
+
+    outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def measure_all(scenarios: Sequence[Scenario], bench: Workbench) -> Results:
+    """Measure one scenario after the other. One that fails does not cost the others their figures."""
+    results = Results()
+    sizes = bench.sizes
+    for scenario in scenarios:
+        print(f"{time.strftime('%H:%M:%S')}  {scenario.name}: {scenario.about}", file=sys.stderr, flush=True)
+        results.outcomes[scenario.name] = []
+        try:
+            with contextlib.ExitStack() as stack:
+                stage = scenario.set_up(bench, stack)
+                results.outcomes[scenario.name] = run(
+                    stage, rounds=sizes.rounds, seconds=sizes.seconds, warm_up_s=sizes.warm_up_s
+                )
+        except Wrong as error:
+            results.failures[scenario.name] = str(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other scenarios go on
+            traceback.print_exc()
+            results.failures[scenario.name] = f"{type(error).__name__}: {error}"
+    return results
+
+
+def run_benchmark(options: argparse.Namespace) -> int:
+    """Measure what the options ask for, print it and record it; the exit status.
+
+    Raises:
+        Wrong: the options ask for something that is not there.
+    """
+    house = HOUSES[HOUSE]()
+    scenarios = [scenario for scenario in selected(options.only) if house.name in scenario.houses]
+    corpus = open_corpus(options.data)
+    sizes = QUICK if options.quick else DEFAULT
+    if options.rounds is not None:
+        sizes = dataclasses.replace(sizes, rounds=options.rounds)
+    allow_many_sockets()
+    started_at = time.monotonic()
+    with work_folder(options.workdir) as folder:
+        entry = history.opening(house=house.name, corpus=corpus.source, sizes=sizes, folder=folder, quick=options.quick)
+        with Workbench(house, folder, corpus, sizes, import_files=options.workdir or folder) as bench:
+            results = measure_all(scenarios, bench)
+    entry |= history.closing(time.monotonic() - started_at, results.outcomes, results.failures)
+    report.show(entry, results.outcomes, results.failures)
+    if not options.no_history:
+        history.append(entry)
+    return 1 if results.failures else 0
+
+
+def main() -> int:
+    """Do what the command line asks for; the exit status."""
+    options = parser().parse_args()
+    if options.list:
+        for scenario in SCENARIOS:
+            print(f"{scenario.name:10} {scenario.about}")
+        return 0
+    # Asked to end, it must end its servers too, as on Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return run_benchmark(options)
+    except Wrong as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("bench: interrupted, nothing was recorded", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

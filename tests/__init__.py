@@ -1,0 +1,1 @@
+"""The test suites. tests/conftest.py tells how they get a server to talk to."""

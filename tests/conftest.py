@@ -1,0 +1,153 @@
+"""Fixtures that every suite over HTTP shares: tests/api first of all, properties and faults too.
+
+    house        session   a running House (tests/houses.py) with default settings, shared by all tests; one
+                           per entry of HOUSES, so every test that uses it runs against every house. Isolate
+                           by a fresh application; never kill it, never count on it being empty.
+                           Synchronous: usable from Hypothesis and threads by its `url`.
+    serve        function  serve(**settings) starts a house for this test alone: own port, own storage,
+                           killed at the end. serve(rate_per_s=5) sets CHAT_RATE_PER_S.
+    build_house  function  the same without starting it, for tests of starting and refusing to start.
+    connect      function  connect(house, headers=None) opens a Client (tests/client.py), closed at the end.
+    client       function  a Client of `house`.
+    application  function  a fresh application of `house` (the JSON of its 201).
+    chat         function  a ChatAt: a fresh chat of that application, through `client`.
+    other_chat   function  a ChatAt in another fresh application, for tests of isolation.
+
+When a test fails, the tail of the log of every house that ran is added to its report.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.client import Application, ChatAt, Client
+from tests.houses import HOUSES, House, SettingValue
+
+BuildHouse = Callable[..., House]
+Connect = Callable[..., Client]
+
+LOG_TAIL_CHARACTERS = 6000
+
+_alive: list[House] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let SIGTERM end a run as Ctrl-C does, through the fixtures' ends: else its servers would outlive it."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add what the servers said to the report of a failed test."""
+    report = yield
+    if report.failed:
+        for house in _alive:
+            report.sections.append((f"log of {house!r}", house.log_text()[-LOG_TAIL_CHARACTERS:]))
+    return report
+
+
+@pytest.fixture(scope="session", params=sorted(HOUSES))
+def house_name(request: pytest.FixtureRequest) -> str:
+    """The house that this run of the test is about."""
+    return str(request.param)
+
+
+@contextmanager
+def running_house(name: str, folder: Path, settings: Mapping[str, SettingValue] | None = None) -> Iterator[House]:
+    """A house that runs inside the block, its log shown with failures; for fixtures of wider scope."""
+    own = HOUSES[name](folder, settings)
+    _alive.append(own)
+    try:
+        own.start()
+        yield own
+    finally:
+        _alive.remove(own)
+        own.kill()
+
+
+@pytest.fixture(scope="session")
+def house(house_name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A running house with default settings, shared by the whole session."""
+    with running_house(house_name, tmp_path_factory.mktemp(house_name)) as shared:
+        yield shared
+
+
+@pytest.fixture
+def build_house(house_name: str, tmp_path: Path) -> Iterator[BuildHouse]:
+    """Makes houses of this test's own, not started; whatever still runs at the end is killed."""
+    built: list[House] = []
+
+    def build(**settings: SettingValue) -> House:
+        folder = tmp_path / f"house-{len(built) + 1}"
+        folder.mkdir()
+        built.append(HOUSES[house_name](folder, settings))
+        _alive.append(built[-1])
+        return built[-1]
+
+    yield build
+    for one in built:
+        _alive.remove(one)
+        one.kill()
+
+
+@pytest.fixture
+def serve(build_house: BuildHouse) -> BuildHouse:
+    """Starts houses of this test's own, with the settings it names."""
+
+    def start(**settings: SettingValue) -> House:
+        own = build_house(**settings)
+        own.start()
+        return own
+
+    return start
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    """Opens clients of any house; they are closed when the test ends."""
+    opened: list[Client] = []
+
+    def open_client(house: House, headers: Mapping[str, str] | None = None) -> Client:
+        opened.append(Client(house.url, headers))
+        return opened[-1]
+
+    yield open_client
+    for one in opened:
+        await one.http.aclose()
+
+
+@pytest.fixture
+async def client(house: House, connect: Connect) -> Client:
+    """A client of the shared house."""
+    return connect(house)
+
+
+@pytest.fixture
+async def application(client: Client) -> Application:
+    """A fresh application of the shared house."""
+    return await client.create_application()
+
+
+@pytest.fixture
+async def chat(client: Client, application: Application) -> ChatAt:
+    """A fresh chat in the fresh application."""
+    return await client.create_chat(application["token"])
+
+
+@pytest.fixture
+async def other_chat(client: Client) -> ChatAt:
+    """A fresh chat in an application of its own."""
+    return await client.create_chat((await client.create_application("Another application"))["token"])
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: Any, argname: str) -> str | None:
+    """Long texts are named by their start and length, so that test ids stay readable."""
+    return f"{val[:16]!r}..{len(val)}" if isinstance(val, bytes | str) and len(val) > 40 else None

@@ -1,0 +1,71 @@
+"""Another process that holds the database's write lock: 503 while it does, all as before afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.conftest import BuildHouse, Connect
+from tests.faults.conftest import UnderLoad
+from tests.faults.unavailable import accepted, assert_unavailable, failures
+from tests.houses import House
+
+TOGETHER = 5
+
+
+@contextmanager
+def write_lock(house: House) -> Iterator[None]:
+    """Hold the write lock of the house's database, as an operator's forgotten sqlite3 shell would."""
+    path = Path(str(house.storage_settings()["sqlite_path"]))
+    connection = sqlite3.connect(path, isolation_level=None, timeout=10)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
+        connection.close()
+
+
+async def test_a_long_lock_refuses_writes_and_not_reads_and_breaks_no_promise(
+    serve: BuildHouse, connect: Connect, under_load: UnderLoad
+) -> None:
+    """Each waiting write becomes a 503 of the right form and takes no number; reads are answered."""
+    house = serve()
+    client = connect(house)
+    chat = await client.create_chat((await client.create_application())["token"])
+    kept = await chat.post("before")
+    load = await under_load(house, clients=6)
+    async with load.running():
+        with write_lock(house):
+            bodies = [{"body": f"refused {one}"} for one in range(TOGETHER)]
+            asked = [asyncio.create_task(chat.request("POST", "/messages", json=body)) for body in bodies]
+            asked.append(asyncio.create_task(chat.request("PATCH", "/messages/1", json={"body": "refused"})))
+            asked.append(asyncio.create_task(chat.request("DELETE", "/messages/1")))
+            asked.append(asyncio.create_task(client.post(f"/applications/{chat.token}/chats")))
+            await asyncio.sleep(0.1)
+            assert await chat.messages() == [kept]
+            assert [found["number"] for found in await chat.search("before")] == [1]
+            for answer in await asyncio.gather(*asked):
+                assert_unavailable(answer)
+        await accepted(load)
+    assert failures(load) == {503}
+    assert await load.broken_promises() == []
+    assert (await chat.post("after"))["number"] == 2
+    assert (await client.create_chat(chat.token)).number == 2
+    assert await chat.message(1) == kept
+
+
+async def test_a_short_lock_only_delays(serve: BuildHouse, under_load: UnderLoad) -> None:
+    """A lock that comes and goes within a moment fails no request, and every promise is kept."""
+    house = serve()
+    load = await under_load(house, clients=6)
+    async with load.running():
+        for _ in range(3):
+            await asyncio.sleep(0.1)
+            with write_lock(house):
+                await asyncio.sleep(0.3)
+    assert failures(load) == set()
+    assert await load.broken_promises() == []

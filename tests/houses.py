@@ -1,0 +1,179 @@
+"""Houses under test: real server processes, each with a port and a storage folder of its own.
+
+A house is one way of running Chat System (see HOUSES). `House` starts it, waits until it is ready, kills it,
+restarts it over the same storage, and hands out everything it logged.
+
+    house = HOUSES["embedded"](folder, {"admin_key": "secret"})   # CHAT_ADMIN_KEY=secret
+    house.start()           # spawn, then wait for GET /health/ready to be 200
+    house.url               # "http://127.0.0.1:41234", the same after every restart
+    house.kill()            # SIGKILL, as a crash would
+    house.restart()         # kill and start again: same port, same storage
+    house.stop()            # SIGTERM, and wait for the orderly end; returns the exit code
+    house.log_text()        # stdout and stderr of every life so far
+
+Settings are named as in `chat-system settings`, lower case and without the `CHAT_` in front. Nothing of the
+caller's own CHAT_* environment reaches the server.
+
+Not promised: that two houses may share a folder.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import httpx
+
+SettingValue = str | int | float | bool
+
+READY_TIMEOUT_S = 30.0
+EXIT_TIMEOUT_S = 30.0
+POLL_INTERVAL_S = 0.03
+
+
+class HouseDidNotStart(AssertionError):
+    """The process ended, or was not ready in READY_TIMEOUT_S; the message carries its log."""
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment_value(value: SettingValue) -> str:
+    """A setting as the environment carries it: booleans are 1 and 0."""
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+class House:
+    """One API process over one storage folder. Subclasses add what their storage needs."""
+
+    name: ClassVar[str]
+
+    def __init__(self, folder: Path, settings: Mapping[str, SettingValue] | None = None) -> None:
+        self.folder = folder
+        self.settings = dict(settings or {})
+        self.host = str(self.settings.get("host", "127.0.0.1"))
+        self.port = int(self.settings.get("port", 0)) or free_port()
+        self.log_path = folder / "server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __repr__(self) -> str:
+        return f"<{self.name} house at {self.url}>"
+
+    @property
+    def url(self) -> str:
+        """Where the API answers, without a trailing slash."""
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """The server's process id, while it runs."""
+        assert self._process is not None, "the house was not started"
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the server process is alive."""
+        return self._process is not None and self._process.poll() is None
+
+    def storage_settings(self) -> dict[str, SettingValue]:
+        """The settings that tie this house to its own storage."""
+        raise NotImplementedError
+
+    def environment(self) -> dict[str, str]:
+        """The whole environment of the server process."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("CHAT_")}
+        ours: dict[str, SettingValue] = {"mode": self.name, "host": self.host, **self.storage_settings()}
+        ours |= self.settings
+        ours["port"] = self.port
+        named = {f"CHAT_{name.upper()}": environment_value(value) for name, value in ours.items()}
+        return inherited | named | {"PYTHONUNBUFFERED": "1"}
+
+    def spawn(self) -> None:
+        """Start the process and return at once, ready or not."""
+        assert not self.running, "the house runs already"
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "chat_system", "serve"],
+                env=self.environment(),
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def start(self) -> None:
+        """Spawn the process and wait until it reports itself ready.
+
+        Raises:
+            HouseDidNotStart: it ended first, or took longer than READY_TIMEOUT_S.
+        """
+        self.spawn()
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if not self.running:
+                raise HouseDidNotStart(f"{self!r} ended with code {self.wait_for_exit()}:\n{self.log_text()}")
+            if self._answers_ready():
+                return
+            time.sleep(POLL_INTERVAL_S)
+        self.kill()
+        raise HouseDidNotStart(f"{self!r} was not ready in {READY_TIMEOUT_S} s:\n{self.log_text()}")
+
+    def _answers_ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/health/ready", timeout=5.0, trust_env=False, verify=False).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def wait_for_exit(self) -> int:
+        """Wait until the process ended by itself; its exit code (-9 after a SIGKILL)."""
+        assert self._process is not None, "the house was not started"
+        return self._process.wait(timeout=EXIT_TIMEOUT_S)
+
+    def kill(self) -> None:
+        """End the process as a crash would, with no chance to tidy up. Harmless when it ended already."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(timeout=EXIT_TIMEOUT_S)
+
+    def stop(self) -> int:
+        """Ask the process to end (SIGTERM), wait for it, and return its exit code."""
+        assert self._process is not None, "the house was not started"
+        self._process.send_signal(signal.SIGTERM)
+        return self.wait_for_exit()
+
+    def restart(self) -> None:
+        """Kill the process and start another over the same storage, at the same address."""
+        self.kill()
+        self.start()
+
+    def log_text(self) -> str:
+        """Everything that the server wrote to stdout and stderr, over all its lives."""
+        return self.log_path.read_text("utf-8", errors="replace") if self.log_path.exists() else ""
+
+
+class EmbeddedHouse(House):
+    """One process and one SQLite file."""
+
+    name = "embedded"
+
+    @property
+    def sqlite_path(self) -> Path:
+        """The database file."""
+        return self.folder / "chat.sqlite3"
+
+    def storage_settings(self) -> dict[str, SettingValue]:
+        return {"sqlite_path": str(self.sqlite_path)}
+
+
+HOUSES: dict[str, type[House]] = {"embedded": EmbeddedHouse}
