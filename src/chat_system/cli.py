@@ -53,7 +53,6 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -290,6 +289,8 @@ class Complaints:
 
 
 @cli.command(
+    # One token of 64 begins with a dash. There are no short options that it could be taken for.
+    context_settings={"ignore_unknown_options": True},
     epilog="**Examples**\n\n"
     'chat-system export "$TOKEN" --output backup.ndjson.gz\n\n'
     'chat-system export "$TOKEN" | grep -c hello',

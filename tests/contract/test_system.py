@@ -133,9 +133,9 @@ async def test_a_tombstone_is_not_edited(system: ChatSystem, application: Applic
 async def test_simultaneous_edits_all_take_effect_one_after_another(
     system: ChatSystem, application: ApplicationId, chat: int
 ) -> None:
-    """As many as are tried anew: each takes its revision, and none undoes what it did not name."""
+    """However many in one process: each takes its revision, and none undoes what it did not name."""
     await system.post_message(application, chat, NewMessage("body"))
-    edits = [MessageEdit(body=f"{index}") for index in range(EDIT_ATTEMPTS - 1)]
+    edits = [MessageEdit(body=f"{index}") for index in range(4 * EDIT_ATTEMPTS)]
     edits.append(MessageEdit(metadata={"n": 1}))
     answers = await asyncio.gather(*(system.edit_message(application, chat, 1, edit) for edit in edits))
     assert sorted(answer.revision for answer in answers) == list(range(2, 2 + len(edits)))
@@ -145,17 +145,21 @@ async def test_simultaneous_edits_all_take_effect_one_after_another(
     assert last.body in {edit.body for edit in edits}
 
 
-async def test_of_too_many_edits_each_takes_effect_or_is_refused(
-    system: ChatSystem, application: ApplicationId, chat: int
+@pytest.mark.parametrize("processes", [2, EDIT_ATTEMPTS, 3 * EDIT_ATTEMPTS])
+async def test_edits_through_several_processes_take_effect_or_are_refused(
+    ports: OpenHouse, application: ApplicationId, chat: int, processes: int
 ) -> None:
-    """Who would be tried for ever is told to come back; what was answered stands."""
-    await system.post_message(application, chat, NewMessage("body"))
-    edits = (system.edit_message(application, chat, 1, MessageEdit(body=f"{index}")) for index in range(60))
+    """Use cases that know nothing of each other: a stale edit is tried anew, who would be for ever may come back."""
+    systems = [ChatSystem(ports.journal, ports.store, ports.search) for _ in range(processes)]
+    await ports.post(application, chat, "body")
+    edits = (
+        system.edit_message(application, chat, 1, MessageEdit(body=f"{index}")) for index, system in enumerate(systems)
+    )
     outcomes = await asyncio.gather(*edits, return_exceptions=True)
     edited = [outcome for outcome in outcomes if isinstance(outcome, Message)]
     assert all(isinstance(outcome, Message | Unavailable) for outcome in outcomes)
-    assert len(edited) >= EDIT_ATTEMPTS
-    assert await system.revision(application, chat) == 1 + len(edited)
+    assert len(edited) >= min(processes, EDIT_ATTEMPTS)
+    assert await ports.store.revision(application, chat) == 1 + len(edited)
     assert sorted(message.revision for message in edited) == list(range(2, 2 + len(edited)))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from chat_system.errors import NotFound
-from chat_system.model import ApplicationId, ChangeChat, ChatEdit, Receipt, Window
+from chat_system.model import ApplicationId, ChangeChat, ChatEdit, EditMessage, Receipt, Window
 from tests.contract.houses import OpenHouse
 
 PATIENCE_S = 10.0
@@ -120,6 +120,22 @@ async def test_a_chat_is_opened_changed_and_filled_at_the_same_moment(
     assert (chat.title, chat.messages_count, chat.revision) == ("Title", 1, 3)
     assert await ports.bodies(application, 1) == [None, "two"]
     assert await ports.store.verify() == []
+
+
+async def test_a_change_in_the_moment_of_the_creation_is_told_from_it(
+    ports: OpenHouse, application: ApplicationId, chat: int
+) -> None:
+    """However quickly an edit or a deletion follows: updated_at is later than created_at."""
+    await together(
+        ports.post(application, chat, "one", "two", "three"),
+        ports.journal.append(application, EditMessage(chat, 1, 1, "edited", None)),
+        ports.delete(application, chat, 2),
+    )
+    edited, deleted, untouched = await ports.all_messages(application, chat)
+    assert edited.updated_at > edited.created_at
+    assert deleted.updated_at == deleted.deleted_at
+    assert deleted.updated_at > deleted.created_at
+    assert untouched.updated_at == untouched.created_at
 
 
 async def test_posting_deleting_indexing_and_sweeping_all_at_once_leaves_all_in_order(

@@ -60,13 +60,13 @@ class Transaction:
         self.memory: dict[Any, Any] = {}
         """What the units of one flush must know of each other before it is in a table."""
 
-    def stage(self, sql: str, row: Sequence[Any]) -> None:
-        """Write the row, together with others of the same statement, before the next `execute`."""
-        rows = self._staged.get(sql)
-        if rows is None:
-            self._staged[sql] = [row]
+    def stage(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Write the rows, together with others of the same statement, before the next `execute`."""
+        staged = self._staged.get(sql)
+        if staged is None:
+            self._staged[sql] = list(rows)
         else:
-            rows.append(row)
+            staged += rows
 
     def execute(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> sqlite3.Cursor:
         """Run a statement that sees all that was staged."""
@@ -232,7 +232,10 @@ class Database:
     def _flush(self) -> None:
         writes: list[_Write] = []
         size = 0
-        while self._pending and len(writes) < FLUSH_MAX_UNITS and (not writes or size < INLINE_MAX_BYTES):
+        while self._pending and len(writes) < FLUSH_MAX_UNITS:
+            # What is large by itself goes to the thread, alone; the rest goes in pieces that the loop can bear.
+            if writes and size + self._pending[0].bytes > INLINE_MAX_BYTES:
+                break
             write = self._pending.popleft()
             size += write.bytes
             writes.append(write)

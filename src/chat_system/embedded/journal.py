@@ -162,23 +162,23 @@ class EmbeddedJournal:
         at = transaction.at
         first, revision = chat.last + 1, chat.revision + 1
         number = message_id(chat.chat_id, first)
-        for index, new in enumerate(change.messages):
-            folded = fold(new.body)
-            transaction.stage(
-                _INSERT_MESSAGE,
-                (
-                    number + index,
-                    application,
-                    revision + index,
-                    new.sender,
-                    new.body,
-                    None if folded == new.body else folded,
-                    encode_metadata(new.metadata),
-                    at if change.sent_at is None else change.sent_at[index],
-                ),
-            )
-            transaction.stage(_ENQUEUE, (number + index, at))
         count = len(change.messages)
+        times = change.sent_at or [at] * count
+        rows = [
+            (
+                number + index,
+                application,
+                revision + index,
+                new.sender,
+                new.body,
+                None if (folded := fold(new.body)) == new.body else folded,
+                encode_metadata(new.metadata),
+                times[index],
+            )
+            for index, new in enumerate(change.messages)
+        ]
+        transaction.stage(_INSERT_MESSAGE, rows)
+        transaction.stage(_ENQUEUE, [(row[0], at) for row in rows])
         chat.last += count
         chat.revision += count
         chat.messages_count += count
@@ -242,12 +242,12 @@ class EmbeddedJournal:
         transaction.stage(
             "INSERT INTO chats (application_id, number, title, metadata, created_at, updated_at)"
             " VALUES (?, ?, ?, ?, ?, ?)",
-            (application, number, change.chat.title, encode_metadata(change.chat.metadata), at, at),
+            [(application, number, change.chat.title, encode_metadata(change.chat.metadata), at, at)],
         )
         self._last_chat[application] = number
         # The count is the last number: chats are numbered without gaps and are never removed one by one.
         transaction.before_commit["chats_count", application] = lambda transaction: transaction.stage(
-            "UPDATE applications SET chats_count = ? WHERE id = ?", (self._last_chat[application], application)
+            "UPDATE applications SET chats_count = ? WHERE id = ?", [(self._last_chat[application], application)]
         )
         return Receipt(number, 0, at)
 
@@ -286,7 +286,7 @@ class EmbeddedJournal:
     def _touch(self, transaction: Transaction, chat: ChatCounters) -> None:
         if chat not in transaction.before_commit:
             transaction.before_commit[chat] = lambda transaction: transaction.stage(
-                _UPDATE_CHAT, (chat.messages_count, chat.revision, chat.chat_id)
+                _UPDATE_CHAT, [(chat.messages_count, chat.revision, chat.chat_id)]
             )
             transaction.after_commit[chat] = lambda: self._announce(chat.application, chat.chat_number)
 
@@ -389,16 +389,18 @@ def remember(transaction: Transaction, application: int, once: Once, receipt: Re
     expires_at = None if once.kept_s is None else transaction.at + once.kept_s * 1000
     transaction.stage(
         _INSERT_RECEIPT,
-        (
-            application,
-            once.key,
-            once.fingerprint,
-            receipt.number,
-            receipt.revision,
-            receipt.count,
-            receipt.at,
-            expires_at,
-        ),
+        [
+            (
+                application,
+                once.key,
+                once.fingerprint,
+                receipt.number,
+                receipt.revision,
+                receipt.count,
+                receipt.at,
+                expires_at,
+            )
+        ],
     )
 
 

@@ -13,6 +13,7 @@ import gzip
 import io
 import json
 import re
+import signal
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -147,15 +148,30 @@ class _Counted(io.RawIOBase):
     def __init__(self, raw: io.FileIO) -> None:
         super().__init__()
         self._raw = raw
+        self._may_wait = not raw.seekable()
         self.bytes = 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        count = self._raw.readinto(buffer)
+        if self._may_wait:
+            with _interruptible():
+                count = self._raw.readinto(buffer)
+        else:
+            count = self._raw.readinto(buffer)
         self.bytes += count or 0
         return count
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end a read at once. The event loop would hear of it only when the pipe has something again."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager

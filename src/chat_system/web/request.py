@@ -194,7 +194,7 @@ def refuse_ambiguous(body: bytes) -> None:
         value = json.loads(body, object_pairs_hook=unique)
     except (ValueError, RecursionError):
         raise Invalid("The body is not valid JSON.") from None
-    if _NUL.search(body):
+    if b"\\u0000" in body and _NUL.search(body):
         raise Invalid.at(_find_nul(value) or "", "must not contain U+0000")
 
 
@@ -216,9 +216,12 @@ def _is_plain(body: bytes, value: msgspec.Struct) -> bool:
     """Whether the body has no escape and no more strings than its fields, so that no key can stand twice."""
     if b"\\" in body:
         return False
+    # Two quotation marks for each key and each text. A null leaves fewer than that, which is looked at closely.
     if type(value) is NewMessage:
-        # Two quotation marks for each key and each text. A null leaves fewer than that, which is looked at closely.
         return value.metadata is None and body.count(b'"') == (4 if value.sender is None else 8)
+    if type(value) is NewMessages:
+        quotes = 2 + sum(4 if message.sender is None else 8 for message in value.messages)
+        return body.count(b'"') == quotes and all(message.metadata is None for message in value.messages)
     return type(value) is NewApplication and body.count(b'"') == 4
 
 
