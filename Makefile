@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := uv==0.13.9
 
+# Two test files at a time: most tests wait for a server of their own.
+WORKERS ?= 2
+
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-emit-index-url --custom-compile-command 'make lock' pyproject.toml --group build
@@ -19,7 +22,7 @@ run: setup ## start the server in embedded mode (settings: CHAT_* variables)
 	@$(BIN)/chat-system serve
 
 test: setup-dev ## run the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 check: setup-dev ## format, lint, types, architecture: everything but the tests
 	$(BIN)/ruff format --check .

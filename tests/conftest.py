@@ -54,6 +54,11 @@ def pytest_runtest_makereport(
     return report
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in the last lines what the suites ran against."""
+    terminalreporter.write_line(f"houses tested: {', '.join(sorted(HOUSES))}; no other servers are needed or used")
+
+
 @pytest.fixture(scope="session", params=sorted(HOUSES))
 def house_name(request: pytest.FixtureRequest) -> str:
     """The house that this run of the test is about."""

@@ -211,7 +211,8 @@ def import_file(
     out; the exit code is 1 then. The database must not be in use by a server.
     """
     from chat_system.transfer.importing import default_name
-    from chat_system.transfer.lines import STDIN, TransferError
+    from chat_system.transfer.lines import TransferError
+    from chat_system.transfer.source import STDIN
 
     if application is not None and name is not None:
         raise typer.BadParameter("give --application or --name, not both.")
@@ -234,7 +235,7 @@ def import_file(
 
 async def _import(settings: Settings, file: str, token: str | None, name: str) -> tuple[str, Tally]:
     from chat_system.transfer.importing import Importer, application_named
-    from chat_system.transfer.lines import open_source
+    from chat_system.transfer.source import open_source
     from chat_system.wiring import open_house
 
     gc.freeze()

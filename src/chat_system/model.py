@@ -44,6 +44,11 @@ TIME_MIN_MS = -62_135_596_800_000
 TIME_MAX_MS = 253_402_300_799_999
 """The years 1 to 9999, which is what RFC 3339 can write."""
 
+BOUND_MAX = 2**53 - 1
+"""The largest bound that a list may be asked for: beyond it, JSON's numbers stop being exact in many languages."""
+
+PAGE_MAX = 2**31 - 1
+
 Name = Annotated[str, Meta(min_length=1, max_length=NAME_MAX_CHARACTERS)]
 Body = Annotated[
     str,

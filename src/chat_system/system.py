@@ -11,6 +11,7 @@ import asyncio
 import base64
 import secrets
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -289,6 +290,11 @@ def _edit(chat: int, current: Message, edit: MessageEdit) -> EditMessage | None:
     before = None if current.metadata is None else msgspec.json.decode(current.metadata)
     body = edit.body if isinstance(edit.body, str) else current.body
     metadata = before if edit.metadata is msgspec.UNSET else edit.metadata
-    if body is None or (body == current.body and metadata == before):
+    if body is None or (body == current.body and _canonical(metadata) == _canonical(before)):
         return None
     return EditMessage(chat, current.number, current.revision, body, encode_metadata(metadata))
+
+
+def _canonical(metadata: dict[str, Any] | None) -> bytes:
+    # Python holds true and 1 to be equal; JSON does not.
+    return msgspec.json.encode(metadata, order="deterministic")

@@ -443,3 +443,21 @@ async def test_an_idempotency_key_where_nothing_is_created_is_ignored(client: Cl
         response = await chat.request(method, below, headers=headers, **more)
         assert response.status_code in (200, 204)
         assert "idempotency-replayed" not in response.headers
+
+
+async def test_a_flood_of_headers_is_refused_before_its_end(house: House, client: Client) -> None:
+    """Headers are kept until they are complete, so they have a cap; others are served meanwhile."""
+    async with connection(house) as raw:
+        # Just over the cap, and not a byte more: what is sent after the answer would reset the connection.
+        flood = b"".join(b"X-Flood-%d: %s\r\n" % (number, b"x" * 1000) for number in range(66))
+        await raw.send(b"GET /health/live HTTP/1.1\r\nHost: x\r\n" + flood)
+        response = await raw.answer("GET")
+        assert response.status_code == 400
+        assert response.headers["connection"] == "close"
+    assert (await client.get("/health/live")).status_code == 200
+
+
+@pytest.mark.parametrize("length", [257, 8_000, 50_000])
+async def test_a_path_that_is_longer_than_any_is_not_found(client: Client, length: int) -> None:
+    """It is not even remembered as unknown."""
+    expect_not_found(await client.get("/applications/" + "x" * (length - len("/applications/"))))

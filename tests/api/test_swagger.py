@@ -129,8 +129,8 @@ async def test_every_path_parameter_is_declared(document: dict[str, Any]) -> Non
         (f"{MESSAGES}/search", "get", {"q", "before", "limit"}),
         ("/applications/{}/messages/search", "get", {"q", "limit"}),
         (f"{CHAT}/events", "get", {"after", "Last-Event-ID"}),
-        ("/chats/{}/messages", "post", {"Idempotency-Key", "X-Application-Token", "token"}),
-        ("/chats/{}/messages/search", "get", {"q", "before", "limit", "X-Application-Token", "token"}),
+        ("/chats/{}/messages", "post", {"Idempotency-Key"}),
+        ("/chats/{}/messages/search", "get", {"q", "before", "limit"}),
     ],
 )
 async def test_every_parameter_of_the_contract_is_documented(
@@ -138,6 +138,21 @@ async def test_every_parameter_of_the_contract_is_documented(
 ) -> None:
     """What a client may send stands in the document, header or query."""
     assert names <= parameters(document, path, method).keys()
+
+
+@pytest.mark.parametrize(("path", "method"), [("/chats/{}/messages", "post"), ("/chats/{}/messages/search", "get")])
+async def test_the_short_paths_name_the_three_places_of_a_token(
+    document: dict[str, Any], path: str, method: str
+) -> None:
+    """As three kinds of credentials, of which one is needed."""
+    item = next(item for known, item in document["paths"].items() if re.sub(r"{\w+}", "{}", known) == path)
+    schemes = document["components"]["securitySchemes"]
+    places = [schemes[name] for choice in item[method]["security"] for name in choice]
+    assert [(one["type"], one.get("in"), one.get("name")) for one in places] == [
+        ("http", None, None),
+        ("apiKey", "header", "X-Application-Token"),
+        ("apiKey", "query", "token"),
+    ]
 
 
 async def test_every_operation_documents_its_success_and_its_refusals(document: dict[str, Any]) -> None:

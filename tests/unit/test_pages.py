@@ -209,8 +209,8 @@ def test_without_parameters_a_list_begins_at_its_start() -> None:
 
 REFUSED: list[tuple[Query, str, bool]] = [
     *(({"limit": text}, "?limit", True) for text in ("0", "201", "-1", "", "x", "1.0", "١", " 1", "9" * 30)),
-    *(({"after": text}, "?after", True) for text in ("-1", "x", "", str(2**63))),
-    *(({"before": text}, "?before", True) for text in ("0", "-1", "x", str(2**63))),
+    *(({"after": text}, "?after", True) for text in ("-1", "x", "", str(2**53))),
+    *(({"before": text}, "?before", True) for text in ("0", "-1", "x", str(2**53))),
     *(({"order": text}, "?order", True) for text in ("", "ASC", "up")),
     *(({"page": text}, "?page", False) for text in ("0", "-1", "x", "9" * 12)),
     ({"page": "1", "after": "1"}, "?after", False),
@@ -231,7 +231,7 @@ def test_what_is_in_range_is_taken() -> None:
     for limit in (1, PAGE_MAX_ITEMS):
         assert pages.window({"limit": str(limit)}, messages=True).limit == limit
     for name in ("after", "before"):
-        assert getattr(pages.window({name: str(2**63 - 1)}, messages=True), name) == 2**63 - 1
+        assert getattr(pages.window({name: str(2**53 - 1)}, messages=True), name) == 2**53 - 1
     assert pages.window({"after": "0"}, messages=True) == Window(PAGE_DEFAULT_ITEMS)
     assert pages.window({"page": "3", "limit": "7"}, messages=False).skip == 14
 

@@ -35,7 +35,8 @@ from chat_system.model import (
     Once,
 )
 from chat_system.system import ChatSystem
-from chat_system.transfer.lines import Source, check_chat_name, parse
+from chat_system.transfer.lines import check_chat_name, parse
+from chat_system.transfer.source import Source
 
 Posted = tuple[NewMessage, int]
 """A message, and when it was sent (milliseconds)."""
@@ -49,9 +50,6 @@ IN_FLIGHT_MAX_COST = 4 * 1024 * 1024
 MESSAGE_COST = 300
 BATCH_COST = 4_000
 """About the bytes of memory that a message takes beside its text, and a batch beside its messages."""
-
-PAUSE_LINES = 500
-"""How many lines are read before others get their turn."""
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -129,25 +127,30 @@ class Importer:
                 self._refuse(chat, f"chat {name!r}: the file has {count:,} messages of it, and more were imported")
 
     async def _read(self, source: Source) -> None:
-        for number, text in source.lines():
-            try:
-                name, message, at = parse(text)
-                chat = self._chats.get(name) or self._meet(name)
-            except Invalid as error:
-                self.tally.bad += 1
-                self._complain(f"line {number}: {error.detail}")
-                continue
-            chat.gathered.append((message, at))
-            self._gathered_cost += _cost(message)
-            if len(chat.gathered) == 1:
-                self._gathering[name] = chat
-            elif len(chat.gathered) == BATCH_MAX_MESSAGES:
-                await self._open_chats()
-                await self._record(name, chat)
-            if self._gathered_cost >= GATHERED_MAX_COST:
-                await self._flush()
-            if number % PAUSE_LINES == 0:
-                await asyncio.sleep(0)
+        async for block in source.blocks():
+            for number, text in block:
+                if text is None or (text and not text.isspace()):
+                    await self._take(number, text)
+            # What is on its way needs its turns, too.
+            await asyncio.sleep(0)
+
+    async def _take(self, number: int, text: bytes | None) -> None:
+        try:
+            name, message, at = parse(text)
+            chat = self._chats.get(name) or self._meet(name)
+        except Invalid as error:
+            self.tally.bad += 1
+            self._complain(f"line {number}: {error.detail}")
+            return
+        chat.gathered.append((message, at))
+        self._gathered_cost += _cost(message)
+        if len(chat.gathered) == 1:
+            self._gathering[name] = chat
+        elif len(chat.gathered) == BATCH_MAX_MESSAGES:
+            await self._open_chats()
+            await self._record(name, chat)
+        if self._gathered_cost >= GATHERED_MAX_COST:
+            await self._flush()
 
     def _meet(self, name: str) -> _Chat:
         """A chat that was not seen before. Raises Invalid when none can be named so."""

@@ -9,15 +9,10 @@ is guessed. Chats may be interleaved; within a chat the order of the lines is th
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
 import re
-import signal
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import IO, Any
+from contextlib import suppress
+from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
@@ -28,10 +23,6 @@ from chat_system.model import Body, Metadata, Name, NewChat, NewMessage, millise
 LINE_MAX_BYTES = 1024 * 1024
 """A message of 64 KiB with every character escaped fits in."""
 
-STDIN = "-"
-READ_BYTES = 64 * 1024
-
-_GZIP = b"\x1f\x8b"
 _PLAIN_QUOTES = 16
 """The quotation marks of a line with the four usual keys and four texts."""
 _NUL_ESCAPE = rb"\u0000"
@@ -107,112 +98,6 @@ def check_chat_name(name: str) -> None:
 def write(line: WrittenLine) -> bytes:
     """The line with its end."""
     return _encode(line) + b"\n"
-
-
-class Source:
-    """An open file of lines. `bytes_read` goes up to `bytes_total`, which is None for what is piped in."""
-
-    def __init__(self, name: str, raw: io.FileIO) -> None:
-        self.name = name
-        self.bytes_total = _bytes_left(raw)
-        self._counted = _Counted(raw)
-        self._plain = io.BufferedReader(self._counted, READ_BYTES)
-
-    @property
-    def bytes_read(self) -> int:
-        """How far the file was read: as it lies on the disk, compressed or not."""
-        return self._counted.bytes
-
-    def lines(self) -> Iterator[tuple[int, bytes | None]]:
-        """Each line with its number from 1 on. Blank ones are passed over; None is one that is too long.
-
-        Raises:
-            TransferError: the file can't be read further.
-        """
-        try:
-            yield from _numbered(self._unpacked())
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise TransferError(f"{self.name} is damaged gzip data: {str(error).rstrip('.')}.") from error
-        except OSError as error:
-            raise _unreadable(self.name, error) from error
-
-    def _unpacked(self) -> IO[bytes]:
-        if self._plain.peek(len(_GZIP))[: len(_GZIP)] != _GZIP:
-            return self._plain
-        return io.BufferedReader(gzip.GzipFile(fileobj=self._plain), READ_BYTES)
-
-
-class _Counted(io.RawIOBase):
-    """Counts what is read through it."""
-
-    def __init__(self, raw: io.FileIO) -> None:
-        super().__init__()
-        self._raw = raw
-        self._may_wait = not raw.seekable()
-        self.bytes = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        if self._may_wait:
-            with _interruptible():
-                count = self._raw.readinto(buffer)
-        else:
-            count = self._raw.readinto(buffer)
-        self.bytes += count or 0
-        return count
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C end a read at once. The event loop would hear of it only when the pipe has something again."""
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-
-
-@contextmanager
-def open_source(file: str) -> Iterator[Source]:
-    """Open a file, or standard input for `-`; gzip is known by its first bytes.
-
-    Raises:
-        TransferError: it can't be opened.
-    """
-    name = "Standard input" if file == STDIN else file
-    try:
-        raw = io.FileIO(0, closefd=False) if file == STDIN else io.FileIO(file)
-    except OSError as error:
-        raise _unreadable(name, error) from error
-    with raw:
-        yield Source(name, raw)
-
-
-def _numbered(stream: IO[bytes]) -> Iterator[tuple[int, bytes | None]]:
-    number = 0
-    while text := stream.readline(LINE_MAX_BYTES + 1):
-        number += 1
-        if len(text) > LINE_MAX_BYTES and not text.endswith(b"\n"):
-            while (more := stream.readline(LINE_MAX_BYTES)) and not more.endswith(b"\n"):
-                pass
-            yield number, None
-        elif not text.isspace():
-            yield number, text
-
-
-def _bytes_left(raw: io.FileIO) -> int | None:
-    if not raw.seekable():
-        return None
-    start = raw.tell()
-    size = raw.seek(0, io.SEEK_END) - start
-    raw.seek(start)
-    return size or None
-
-
-def _unreadable(name: str, error: OSError) -> TransferError:
-    return TransferError(f"{name} can't be read: {error.strerror or error}.")
 
 
 def _malformed(text: bytes, reason: str) -> str:

@@ -18,11 +18,11 @@ from collections.abc import Sequence
 import msgspec
 
 from chat_system.errors import ChatSystemError, Invalid, NotFound
-from chat_system.model import ApplicationId, Message
+from chat_system.model import BOUND_MAX, ApplicationId, Message
 from chat_system.ports import Feed
 from chat_system.system import ChatSystem
 from chat_system.telemetry import LIVE_CUT, LIVE_READERS, log
-from chat_system.web.pages import REVISION_MAX, integer
+from chat_system.web.pages import integer
 from chat_system.web.protocol import Exchange
 from chat_system.web.request import Header, Request
 
@@ -221,7 +221,7 @@ def starting_point(request: Request) -> int | None:
         if not (text.isascii() and text.isdigit() and len(text) <= 18):
             raise Invalid("Last-Event-ID must be the id of an event.")
         return int(text)
-    return integer(request.query, "after", 0, REVISION_MAX)
+    return integer(request.query, "after", 0, BOUND_MAX)
 
 
 def event_name(message: Message) -> str:

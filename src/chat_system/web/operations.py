@@ -12,6 +12,7 @@ import msgspec
 
 from chat_system.errors import ChatSystemError, Unavailable
 from chat_system.model import (
+    BOUND_MAX,
     ApplicationEdit,
     ChatEdit,
     Message,
@@ -138,7 +139,7 @@ async def list_messages(system: ChatSystem, request: Request) -> Response:
 
 
 async def _list_changes(system: ChatSystem, request: Request) -> Response:
-    after = pages.integer(request.query, "changed_after", 0, pages.REVISION_MAX) or 0
+    after = pages.integer(request.query, "changed_after", 0, BOUND_MAX) or 0
     limit = pages.limit(request.query)
     items = list(await system.changes(request.application, request.chat, after, limit + 1))
     extra = len(items) > limit
@@ -166,7 +167,7 @@ async def delete_message(system: ChatSystem, request: Request) -> Response:
 
 async def search_chat(system: ChatSystem, request: Request) -> Response:
     limit = pages.limit(request.query)
-    before = pages.integer(request.query, "before", 1, pages.REVISION_MAX)
+    before = pages.integer(request.query, "before", 1, BOUND_MAX)
     found = list(
         await system.search_chat(
             request.application, request.chat, request.query.get("q", ""), before=before, limit=limit + 1

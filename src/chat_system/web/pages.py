@@ -13,8 +13,10 @@ from urllib.parse import urlencode
 
 from chat_system.errors import Invalid
 from chat_system.model import (
+    BOUND_MAX,
     NUMBER_MAX,
     PAGE_DEFAULT_ITEMS,
+    PAGE_MAX,
     PAGE_MAX_ITEMS,
     Application,
     Chat,
@@ -27,9 +29,6 @@ from chat_system.web.request import Header, Request
 
 CURSOR_TOKEN_CHARACTERS = 12
 """How much of a token a cursor carries to break ties of creation times: enough to be unique, too little to open."""
-
-REVISION_MAX = 2**63 - 1
-PAGE_MAX = 2**31
 
 
 def integer(query: dict[str, str], name: str, low: int, high: int) -> int | None:
@@ -61,8 +60,8 @@ def window(query: dict[str, str], *, messages: bool) -> Window:
         forbid_others(query, "page", "after", "before")
         page = integer(query, "page", 1, PAGE_MAX) or 1
         return Window(count, skip=(page - 1) * count)
-    after = integer(query, "after", 0, REVISION_MAX)
-    before = integer(query, "before", 1, REVISION_MAX)
+    after = integer(query, "after", 0, BOUND_MAX)
+    before = integer(query, "before", 1, BOUND_MAX)
     order = query.get("order", "asc") if messages else "asc"
     if order not in ("asc", "desc"):
         raise Invalid.at("?order", "must be asc or desc")

@@ -18,6 +18,9 @@ from chat_system.web.request import EXCHANGE, Header
 if TYPE_CHECKING:
     from chat_system.web.app import App
 
+HEAD_MAX_BYTES = 64 * 1024
+"""Request line and headers. A client that sends more is refused and cut off."""
+
 REQUEST_LINE = re.compile(rb"\s*([!#-'*+.^_`|~0-9A-Za-z-]{1,64}) (/\S{0,8192}) HTTP/1\.[01]\r?\n")
 
 
@@ -92,13 +95,24 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._received = b""
+        self._in_head, self._head_bytes = True, 0
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         self._received = data
         super().data_received(data)
+        # uvicorn keeps headers without end; the body has its own cap.
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_MAX_BYTES and not self.transport.is_closing():
+                self.send_400_response("Too many headers.")
+
+    def on_message_begin(self) -> None:
+        self._in_head, self._head_bytes = True, 0
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
+        self._in_head = False
         super().on_headers_complete()
         # The task that runs the application starts in the loop's next turn: it finds this.
         if self.cycle.scope is self.scope:

@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 from chat_system.model import (
     BATCH_REQUEST_MAX_BYTES,
+    BOUND_MAX,
     NUMBER_MAX,
+    PAGE_MAX,
     REQUEST_MAX_BYTES,
     Application,
     ApplicationEdit,
@@ -69,19 +71,23 @@ class Operation:
 
 
 PATHS_REMEMBERED = 4096
+PATH_MAX_CHARACTERS = 256
+"""More than the longest path has. What is longer is not even remembered as unknown."""
 NUMBER_MAX_DIGITS = len(str(NUMBER_MAX))
 LIMIT = Parameter(
     "limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "How many items the page has."
 )
-AFTER = Parameter("after", {"type": "integer", "minimum": 0}, "Only numbers above this one.")
-BEFORE = Parameter("before", {"type": "integer", "minimum": 1}, "Only numbers below this one.")
+AFTER = Parameter("after", {"type": "integer", "minimum": 0, "maximum": BOUND_MAX}, "Only numbers above this one.")
+BEFORE = Parameter("before", {"type": "integer", "minimum": 1, "maximum": BOUND_MAX}, "Only numbers below this one.")
 PAGE = Parameter(
-    "page", {"type": "integer", "minimum": 1}, "The page by its number; goes with `limit` only. Links are cheaper."
+    "page",
+    {"type": "integer", "minimum": 1, "maximum": PAGE_MAX},
+    "The page by its number; goes with `limit` only. Links are cheaper.",
 )
 ORDER = Parameter("order", {"type": "string", "enum": ["asc", "desc"], "default": "asc"}, "The order of the answer.")
 CHANGED_AFTER = Parameter(
     "changed_after",
-    {"type": "integer", "minimum": 0},
+    {"type": "integer", "minimum": 0, "maximum": BOUND_MAX},
     "Each message that changed after this revision, in its latest state, by revision; goes with `limit` only.",
 )
 CURSOR_AFTER = Parameter("after", {"type": "string"}, "A cursor from `Link`: what follows it.")
@@ -106,7 +112,7 @@ LAST_EVENT_ID = Parameter(
 )
 AFTER_REVISION = Parameter(
     "after",
-    {"type": "integer", "minimum": 0},
+    {"type": "integer", "minimum": 0, "maximum": BOUND_MAX},
     "The last revision seen; 0 replays all. Without it, begin with the next change.",
 )
 
@@ -316,7 +322,7 @@ class Router:
     def __init__(self) -> None:
         self._root = _Node()
         # Those who post do so to the same few paths.
-        self.find = lru_cache(maxsize=PATHS_REMEMBERED)(self._find)
+        self._remembered = lru_cache(maxsize=PATHS_REMEMBERED)(self._find)
 
     def add(self, method: str, path: str, target: Any) -> None:
         """Let the method on the path (`/chats/{number}`) lead to the target."""
@@ -332,8 +338,11 @@ class Router:
         node.names = tuple(names)
         node.methods[method] = target
 
-    def _find(self, path: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    def find(self, path: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """The methods of a path and its parameters; None when there is no such path. The caller changes neither."""
+        return self._remembered(path) if len(path) <= PATH_MAX_CHARACTERS else None
+
+    def _find(self, path: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
         node = self._root
         texts = []
         for part in path.split("/")[1:]:
