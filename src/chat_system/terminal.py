@@ -58,7 +58,10 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*heads, box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
+    for index, head in enumerate(heads):
+        # The first says what the row is about: it stays whole on the narrowest terminal.
+        table.add_column(head, no_wrap=index == 0)
     for row in rows:
         # Text: a value is no markup.
         table.add_row(*(Text(_harmless(cell), overflow="fold") for cell in row))

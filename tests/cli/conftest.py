@@ -1,7 +1,10 @@
 """Fixtures of the command line's tests.
 
 program   a Program over a fresh folder, whose database is there and empty
+sampled   the same, the sample being imported already
+filled    the same with two chats of two messages, and run Inside this process
 house     a House over a database of its own, in this process
+target    an empty application of that house
 """
 
 from __future__ import annotations
@@ -14,7 +17,9 @@ import pytest
 
 from chat_system.settings import Settings
 from chat_system.wiring import House, migrate, open_house
-from tests.cli.program import Program
+from tests.cli.lines import SAMPLE, line, written
+from tests.cli.program import Inside, Program
+from tests.cli.target import Target
 
 
 @pytest.fixture(scope="session")
@@ -25,11 +30,44 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def sample_database(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Path:
+    """A database with the sample, as an import left it."""
+    folder = tmp_path_factory.mktemp("sample")
+    shutil.copy(empty_database, folder / "chat.sqlite3")
+    return Program(folder).imported(str(SAMPLE))
+
+
+@pytest.fixture(scope="session")
+def small_database(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Path:
+    """A database with two chats of two messages."""
+    folder = tmp_path_factory.mktemp("small")
+    shutil.copy(empty_database, folder / "chat.sqlite3")
+    (folder / "small.ndjson").write_bytes(written([line(f"chat {number // 2}", f"{number}") for number in range(4)]))
+    return Program(folder).imported("small.ndjson")
+
+
 @pytest.fixture
 def program(tmp_path: Path, empty_database: Path) -> Program:
     """The program over a folder with an empty database."""
     shutil.copy(empty_database, tmp_path / "chat.sqlite3")
     return Program(tmp_path)
+
+
+@pytest.fixture
+def sampled(tmp_path: Path, sample_database: Path) -> Program:
+    """The program over a folder with the sample in its database."""
+    shutil.copy(sample_database, tmp_path / "chat.sqlite3")
+    return Program(tmp_path)
+
+
+@pytest.fixture
+def filled(
+    tmp_path: Path, small_database: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Inside:
+    """The program inside this process, over a folder with two small chats in its database."""
+    shutil.copy(small_database, tmp_path / "chat.sqlite3")
+    return Inside(tmp_path, monkeypatch=monkeypatch, capsys=capsys)
 
 
 @pytest.fixture
@@ -39,3 +77,9 @@ async def house(tmp_path: Path, empty_database: Path) -> AsyncIterator[House]:
     shutil.copy(empty_database, path)
     async with open_house(Settings(sqlite_path=str(path))) as opened:
         yield opened
+
+
+@pytest.fixture
+async def target(house: House, tmp_path: Path) -> Target:
+    """An application to import into."""
+    return await Target.of(house, tmp_path)

@@ -13,8 +13,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
+from chat_system import cli, telemetry
+
 TIMEOUT_S = 60.0
-POLL_INTERVAL_S = 0.002
+POLL_INTERVAL_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -75,29 +79,49 @@ class Program:
         assert ended.code == 0, ended
         return ended
 
+    def imported(self, file: str) -> Path:
+        """The database file after an import."""
+        self.succeed("import", file)
+        return self.database
+
+    @property
+    def token(self) -> str:
+        """The token of the only application."""
+        with self.rows() as rows:
+            [(token,)] = rows.execute("SELECT token FROM applications").fetchall()
+        return str(token)
+
     def environment(self, **settings: str) -> dict[str, str]:
         """The whole environment of the process; settings are named without their CHAT_."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("CHAT_")}
         named = {f"CHAT_{name.upper()}": value for name, value in ({**self.settings, **settings}).items()}
         return inherited | named | {"COLUMNS": "120", "NO_COLOR": "1"}
 
-    def interrupt(self, number: signal.Signals, messages: int, *arguments: str) -> Ended:
-        """Run a command and signal it as soon as the database holds so many messages."""
+    def interrupt(self, number: signal.Signals, given: bytes, messages: int, *arguments: str) -> Ended:
+        """Run a command that reads standard input, and signal it while it waits for more than is given.
+
+        Not before the database holds so many messages.
+        """
         process = subprocess.Popen(
             [sys.executable, "-m", "chat_system", *arguments],
             env=self.environment(),
             cwd=self.folder,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
+        assert process.stdin is not None
+        process.stdin.write(given)
+        process.stdin.flush()
         deadline = time.monotonic() + TIMEOUT_S
-        while process.poll() is None and self.messages() < messages:
+        while self.messages() < messages:
+            assert process.poll() is None, "it ended although its input had not"
             assert time.monotonic() < deadline, f"{messages} messages never came"
             time.sleep(POLL_INTERVAL_S)
         process.send_signal(number)
+        code = process.wait(TIMEOUT_S)
         output, errors = process.communicate(timeout=TIMEOUT_S)
-        return Ended(process.returncode, output, errors.decode())
+        return Ended(code, output, errors.decode())
 
     @contextlib.contextmanager
     def rows(self) -> Iterator[sqlite3.Connection]:
@@ -116,3 +140,26 @@ class Program:
         except sqlite3.OperationalError:
             # The tables are being made.
             return 0
+
+
+@dataclass(frozen=True)
+class Inside(Program):
+    """The same program run in the tests' own process, which saves its start; for what imports nothing."""
+
+    monkeypatch: pytest.MonkeyPatch = field(kw_only=True)
+    capsys: pytest.CaptureFixture[str] = field(kw_only=True)
+
+    def run(self, *arguments: str, given: bytes = b"", **settings: str) -> Ended:
+        """Run a command to its end."""
+        assert not given, "there is one standard input for all tests"
+        with self.monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["chat-system", *arguments])
+            patch.setattr(os, "environ", self.environment(**settings))
+            # The tests' own logs stay as they are.
+            patch.setattr(telemetry, "configure_logging", lambda *_: None)
+            patch.chdir(self.folder)
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+        shown = self.capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Ended(ended.value.code, shown.out.encode(), shown.err)

@@ -76,7 +76,8 @@ class Load:
         for _ in range(applications):
             known = Known((await self.client.create_application("Under load"))["token"])
             self.applications.append(known)
-            await self._create(random.Random(self._seed), known, Ask.CHAT, keyed=False)
+            opened = await self._send(known, self._asked(random.Random(self._seed), known, Ask.CHAT, keyed=False))
+            assert opened.acknowledged, str(opened)
 
     def pause(self) -> None:
         """No new requests from now on."""

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import subprocess
@@ -73,10 +74,12 @@ class SmallFilesystem:
         return build_house(sqlite_path=str(self._folder / "chat.sqlite3"))
 
     def exhaust(self) -> None:
-        """Fill all but a little."""
+        """Fill all but a little, or all: the server may be taking the rest at the same time."""
         state = os.statvfs(self._folder)
-        with (self._folder / "ballast").open("wb") as ballast:
-            ballast.write(b"\0" * max(0, state.f_bavail * state.f_frsize - HEADROOM_BYTES))
+        ballast = os.open(self._folder / "ballast", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        with contextlib.suppress(OSError):
+            os.write(ballast, b"\0" * max(0, state.f_bavail * state.f_frsize - HEADROOM_BYTES))
+        os.close(ballast)
 
     def relieve(self) -> None:
         """Remove the ballast."""

@@ -102,7 +102,7 @@ async def test_a_server_killed_while_it_makes_its_database_starts_the_next_time(
 ) -> None:
     """Whatever a first start leaves behind when it is killed, the next start completes it."""
     chance = random.Random(seed)
-    for _ in range(3):
+    for _ in range(2):
         house = build_house()
         house.spawn()
         await asyncio.sleep(chance.uniform(*LIFE_WHILE_STARTING_S))

@@ -44,12 +44,6 @@ def database_files(house: House) -> list[str]:
     return [path.name for path in house.folder.iterdir() if path.name.startswith("chat.sqlite3")]
 
 
-def test_a_setting_of_the_tests_is_ignored(serve: BuildHouse) -> None:
-    """CHAT_TEST_* is left to test suites: it stops no server."""
-    house = serve(test_kills="7")
-    assert house.running
-
-
 def test_a_port_in_use_is_refused_by_number(build_house: BuildHouse) -> None:
     """The one line names the port; whoever listens there is not disturbed."""
     house = build_house()
@@ -57,14 +51,6 @@ def test_a_port_in_use_is_refused_by_number(build_house: BuildHouse) -> None:
         taken.bind((house.host, house.port))
         taken.listen()
         assert str(house.port) in refusal(house)
-
-
-def test_the_port_of_a_running_server_is_refused(serve: BuildHouse, build_house: BuildHouse) -> None:
-    """Two servers of different files never share a port: the second says so, the first goes on."""
-    first = serve()
-    second = build_house(port=first.port)
-    assert str(first.port) in refusal(second)
-    assert first.running
 
 
 def test_of_two_servers_started_at_once_on_one_port_one_serves_and_one_is_refused(
@@ -109,33 +95,18 @@ def unusable_path(folder: Path, place: str) -> tuple[Path, str]:
     return Path("/proc/chat.sqlite3"), "/proc/chat.sqlite3"
 
 
-@pytest.mark.parametrize("way", ["same-path", "file-link", "folder-link"])
 async def test_a_second_server_of_one_file_is_refused_and_the_first_goes_on(
-    serve: BuildHouse, build_house: BuildHouse, under_load: UnderLoad, way: str
+    serve: BuildHouse, build_house: BuildHouse, under_load: UnderLoad
 ) -> None:
     """However the second server names the file, it ends with one line; the first keeps every promise."""
     first = serve()
     path = Path(str(first.storage_settings()["sqlite_path"]))
     second = build_house()
+    (second.folder / "link.sqlite3").symlink_to(path)
+    (second.folder / "link").symlink_to(path.parent)
     load = await under_load(first, clients=2)
     async with load.running():
-        line = await in_thread_refusal(second, by_another_way(path, second.folder, way))
-    assert "in use" in line
+        for name in (path, second.folder / "link.sqlite3", second.folder / "link" / path.name):
+            assert "in use" in await asyncio.to_thread(refusal, second, CHAT_SQLITE_PATH=str(name))
     assert [str(one) for one in load.history if one.status is None or one.status >= 500] == []
     assert await load.broken_promises() == []
-
-
-def by_another_way(path: Path, folder: Path, way: str) -> Path:
-    """Another name of a file, in another folder."""
-    if way == "file-link":
-        (folder / "link.sqlite3").symlink_to(path)
-        return folder / "link.sqlite3"
-    if way == "folder-link":
-        (folder / "link").symlink_to(path.parent)
-        return folder / "link" / path.name
-    return path
-
-
-async def in_thread_refusal(house: House, path: Path) -> str:
-    """A refusal while the event loop goes on with its load."""
-    return await asyncio.to_thread(refusal, house, CHAT_SQLITE_PATH=str(path))

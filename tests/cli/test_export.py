@@ -1,0 +1,170 @@
+"""Export: what is in it, what chats are called, and where it goes."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import subprocess
+import sys
+
+import pytest
+
+from chat_system.model import NAME_MAX_CHARACTERS, MessageEdit, NewChat, NewMessage, Window
+from chat_system.transfer.exporting import ChatNames
+from tests.cli.lines import SAMPLE, line, read
+from tests.cli.program import Program
+from tests.cli.target import Target
+from tests.conftest import BuildHouse, Connect
+
+
+async def open_chats(target: Target, *titles: str | None) -> None:
+    """A chat of each title, with one message that names the chat's number."""
+    for number, title in enumerate(titles, 1):
+        await target.system.open_chat(target.application, NewChat(title))
+        await target.system.post_message(target.application, number, NewMessage(f"of {number}"))
+
+
+async def test_deleted_messages_are_left_out_and_edited_ones_have_their_new_body(target: Target) -> None:
+    """Tombstones have nothing to export; an edit keeps its message's place and time."""
+    await target.take([line(body=body) for body in ("first", "second", "third")])
+    await target.system.delete_message(target.application, 1, 2)
+    await target.system.edit_message(target.application, 1, 3, MessageEdit(body="third, mended"))
+    assert await target.holds() == [line(body="first"), line(body="third, mended")]
+
+
+async def test_a_chat_of_more_than_a_page_comes_whole(target: Target) -> None:
+    """Neither the ends of pages nor tombstones at them lose or repeat a message."""
+    await target.take([line(body=f"message {number}") for number in range(1, 602)])
+    for number in (200, 201, 400, 601):
+        await target.system.delete_message(target.application, 1, number)
+    assert [one["body"] for one in await target.holds()] == [
+        f"message {number}" for number in range(1, 602) if number not in (200, 201, 400, 601)
+    ]
+
+
+async def test_chats_without_title_or_with_the_same_are_kept_apart(target: Target) -> None:
+    """An import of the export makes as many chats, also where a title looks like a made-up name."""
+    await open_chats(target, "same", None, "same", "same (3)", "same", "chat 7", None, "chat 2")
+    held = await target.holds()
+    assert [(one["chat"], one["body"]) for one in held] == [
+        ("same", "of 1"),
+        ("chat 2", "of 2"),
+        ("same (3)", "of 3"),
+        ("same (3) (4)", "of 4"),
+        ("same (5)", "of 5"),
+        ("chat 7", "of 6"),
+        ("chat 7 (7)", "of 7"),
+        ("chat 2 (8)", "of 8"),
+    ]
+
+
+async def test_names_stay_within_the_limit(target: Target) -> None:
+    """What is added to the longest title makes room for itself."""
+    title = "t" * NAME_MAX_CHARACTERS
+    await open_chats(target, title, title, title)
+    names = [one["chat"] for one in await target.holds()]
+    assert names == [title, "t" * (NAME_MAX_CHARACTERS - 4) + " (2)", "t" * (NAME_MAX_CHARACTERS - 4) + " (3)"]
+
+
+async def test_a_chat_is_called_the_same_in_a_later_export(target: Target) -> None:
+    """Names depend on earlier chats only, so that a later export of more can be imported over an earlier one."""
+    await open_chats(target, "a", "a", None)
+    chats = await target.system.chats(target.application, Window())
+    early = [ChatNames().name(chats[0])]
+    later = ChatNames()
+    assert early == [later.name(chats[0])]
+    assert [later.name(chat) for chat in chats[1:]] == ["a (2)", "chat 3"]
+
+
+async def test_a_chat_without_messages_is_left_out(target: Target) -> None:
+    """There is no line that could say it."""
+    await target.system.open_chat(target.application, NewChat("empty"))
+    assert await target.holds() == []
+
+
+def test_a_file_named_gz_is_gzipped_and_replaced_when_complete(filled: Program) -> None:
+    """What stood under the name is replaced, and no piece is left beside it."""
+    target = filled.folder / "out.ndjson.gz"
+    target.write_bytes(b"old")
+    ended = filled.succeed("export", filled.token, "--output", target.name)
+    assert (ended.lines, ended.output) == (["4 messages exported."], b"")
+    assert gzip.decompress(target.read_bytes()) == filled.succeed("export", filled.token).output
+    assert [path.name for path in filled.folder.iterdir() if "out" in path.name] == [target.name]
+
+
+@pytest.mark.parametrize("start", ["-b", "--", "-h"])
+def test_a_token_that_begins_with_a_dash_is_a_token(filled: Program, start: str) -> None:
+    """One in 64 does, and is taken for no option, however it goes on."""
+    with filled.rows() as rows:
+        rows.execute("UPDATE applications SET token = ?", (start + "o" * 41,))
+    assert len(read(filled.succeed("export", filled.token).output)) == 4
+
+
+@pytest.mark.parametrize(
+    ("file", "reason"), [("/dev/full", "No space left on device"), ("no/such.gz", "No such file or directory")]
+)
+def test_an_output_that_takes_no_more_is_one_line(filled: Program, file: str, reason: str) -> None:
+    """A full disk, and a folder that is not there."""
+    refusal = filled.run("export", filled.token, "--output", file).refusal()
+    assert refusal == f"chat-system: {file} can't be written: {reason}."
+
+
+def test_a_full_standard_output_is_one_line(sampled: Program) -> None:
+    """Also at the interpreter's end, which would try to write the rest again."""
+    with open("/dev/full", "wb") as full:  # noqa: PTH123 - a device
+        ended = subprocess.run(
+            [sys.executable, "-m", "chat_system", "export", sampled.token],
+            env=sampled.environment(),
+            cwd=sampled.folder,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert ended.stderr == b"chat-system: Standard output can't be written: No space left on device.\n"
+
+
+def test_a_reader_that_leaves_is_one_line(sampled: Program) -> None:
+    """`export | head` ends with one line and code 1."""
+    reading, writing = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "chat_system", "export", sampled.token],
+        env=sampled.environment(),
+        cwd=sampled.folder,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+    )
+    os.close(writing)
+    assert os.read(reading, 100).startswith(b'{"chat":"ubuntu/')
+    os.close(reading)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert errors == b"chat-system: Whoever read the output has gone: it is not complete.\n"
+
+
+@pytest.mark.parametrize("token", ["unknown", "A" * 43, ""], ids=["short", "long enough", "empty"])
+def test_an_unknown_token_is_one_line(filled: Program, token: str) -> None:
+    """No file is made."""
+    refusal = filled.run("export", token, "--output", "out.ndjson").refusal()
+    assert refusal == "chat-system: No application has this token."
+    assert not (filled.folder / "out.ndjson").exists()
+
+
+async def test_an_export_works_beside_a_running_server_and_an_import_is_refused(
+    serve: BuildHouse, connect: Connect
+) -> None:
+    """Reading is shared; for writing, the line names the process that has the database."""
+    server = serve()
+    client = connect(server)
+    application = await client.create_application()
+    chat = await client.create_chat(application["token"], title="live")
+    posted = await chat.post("hello", sender="ada", metadata={"a": 1})
+    program = Program(server.folder, {"sqlite_path": str(server.storage_settings()["sqlite_path"])})
+    assert read(program.succeed("export", application["token"]).output) == [
+        {"chat": "live", "sender": "ada", "sent_at": posted["created_at"], "body": "hello", "metadata": {"a": 1}}
+    ]
+    program.succeed("check")
+    for command in (("import", str(SAMPLE)), ("recount",)):
+        refusal = program.run(*command).refusal()
+        assert "is in use by a running server" in refusal
+        assert str(server.pid) in refusal
