@@ -76,7 +76,10 @@ class LiveReader:
             stream = events_of(response)
             with contextlib.suppress(TimeoutError):
                 for _ in range(events):
-                    self._upsert(above, *await asyncio.wait_for(anext(stream), patience_s))
+                    # Not wait_for: up to Python 3.11 it swallows a cancellation that meets an event.
+                    async with asyncio.timeout(patience_s):
+                        event = await anext(stream)
+                    self._upsert(above, *event)
                     above = self.cursor
             await stream.aclose()
 

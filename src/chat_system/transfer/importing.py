@@ -84,6 +84,7 @@ class _Chat:
     number: int = 0
     ordinal: int = 0
     gathered: list[Posted] = field(default_factory=list)
+    gathered_cost: int = 0
     last: asyncio.Task[list[Posted]] | None = None
     differs: bool = False
 
@@ -130,27 +131,31 @@ class Importer:
         async for block in source.blocks():
             for number, text in block:
                 if text is None or (text and not text.isspace()):
-                    await self._take(number, text)
+                    full = self._gather(number, text)
+                    if full is not None:
+                        await self._open_chats()
+                        await self._record(full)
+                    elif self._gathered_cost >= GATHERED_MAX_COST:
+                        await self._flush()
             # What is on its way needs its turns, too.
             await asyncio.sleep(0)
 
-    async def _take(self, number: int, text: bytes | None) -> None:
+    def _gather(self, number: int, text: bytes | None) -> str | None:
+        """Take a line; the name of its chat if that makes a batch full."""
         try:
             name, message, at = parse(text)
             chat = self._chats.get(name) or self._meet(name)
         except Invalid as error:
             self.tally.bad += 1
             self._complain(f"line {number}: {error.detail}")
-            return
-        chat.gathered.append((message, at))
-        self._gathered_cost += _cost(message)
-        if len(chat.gathered) == 1:
+            return None
+        if not chat.gathered:
             self._gathering[name] = chat
-        elif len(chat.gathered) == BATCH_MAX_MESSAGES:
-            await self._open_chats()
-            await self._record(name, chat)
-        if self._gathered_cost >= GATHERED_MAX_COST:
-            await self._flush()
+        cost = _cost(message)
+        chat.gathered.append((message, at))
+        chat.gathered_cost += cost
+        self._gathered_cost += cost
+        return name if len(chat.gathered) == BATCH_MAX_MESSAGES else None
 
     def _meet(self, name: str) -> _Chat:
         """A chat that was not seen before. Raises Invalid when none can be named so."""
@@ -161,8 +166,8 @@ class Importer:
     async def _flush(self) -> None:
         """Record all that is gathered."""
         await self._open_chats()
-        for name, chat in list(self._gathering.items()):
-            await self._record(name, chat)
+        for name in list(self._gathering):
+            await self._record(name)
 
     async def _open_chats(self) -> None:
         # All that are new, in the order in which they appeared: so they are numbered.
@@ -171,11 +176,11 @@ class Importer:
             chat.last = self._tasks.create_task(self._open(name, chat))
             await self._take_off(BATCH_COST)
 
-    async def _record(self, name: str, chat: _Chat) -> None:
+    async def _record(self, name: str) -> None:
         """Send off what is gathered of a chat, behind what was sent off before."""
-        del self._gathering[name]
+        chat = self._gathering.pop(name)
         posted, chat.gathered = chat.gathered, []
-        cost = sum(_cost(message) for message, _ in posted)
+        cost, chat.gathered_cost = chat.gathered_cost, 0
         self._gathered_cost -= cost
         chat.last = self._tasks.create_task(self._post(name, chat, chat.last, posted, BATCH_COST + cost))
         await self._take_off(BATCH_COST + cost)
