@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from chat_system.embedded import journal as embedded_journal
-from chat_system.embedded.search import RECENT_MESSAGES
+from chat_system.embedded.search import RECENT_MESSAGES, SCAN_APPLICATION
 from chat_system.model import ApplicationId, Once
 from tests.contract.houses import SQLITE_FILE, OpenHouse
 
@@ -356,3 +356,11 @@ async def test_the_index_does_not_wait_for_ever_while_others_edit(
             return
     waiting.cancel()
     pytest.fail("400 changes waited, 20 may")
+
+
+async def test_a_search_that_reads_a_whole_application_reads_each_message_once(tables: sqlite3.Connection) -> None:
+    """Chat by chat, by key: by age it would look through all of the application again for each chat."""
+    parameters = {"application": 1, "folded": "x", "at": 1, "id": 1, "limit": 1}
+    plan = [row[3] for row in tables.execute(f"EXPLAIN QUERY PLAN {SCAN_APPLICATION}", parameters)]
+    assert any("SEARCH m USING INTEGER PRIMARY KEY" in step for step in plan), plan
+    assert not any("messages_by_age" in step for step in plan), plan

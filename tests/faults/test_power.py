@@ -15,9 +15,10 @@ import pytest
 from tests.checker import check
 from tests.conftest import BuildHouse, Connect
 from tests.faults.conftest import UnderLoad
-from tests.faults.history import Ask, Exchange
+from tests.faults.history import CREATIONS, Ask, Exchange
 from tests.faults.power import NoDisks, make_disk, mounted, power_fails
 from tests.faults.reading import read_everything
+from tests.faults.unavailable import accepted
 
 FAILURES = 2
 
@@ -52,7 +53,8 @@ async def test_what_was_acknowledged_before_the_power_failed_is_there_afterwards
     moments: list[float] = []
     async with load.running():
         for failure in range(FAILURES):
-            await asyncio.sleep(chance.uniform(0.1, 0.5))
+            await accepted(load)
+            await asyncio.sleep(chance.uniform(0.05, 0.4))
             moments.append(time.monotonic())
             os.kill(house.pid, signal.SIGSTOP)
             power_fails(image, image.with_name(f"failure-{failure}"))
@@ -66,5 +68,5 @@ async def test_what_was_acknowledged_before_the_power_failed_is_there_afterwards
             reading = await read_everything(connect(after), load.tokens)
             after.kill()
         history = known_at(load.history, moment)
-        assert any(one.acknowledged and one.ask is Ask.POST for one in history)
+        assert any(one.acknowledged and one.ask in CREATIONS - {Ask.CHAT} for one in history)
         assert [str(one) for one in check(history, reading)] == []

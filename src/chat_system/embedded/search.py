@@ -60,10 +60,11 @@ _SINCE = """
 _SCAN_RECENT = f"""
     SELECT {_FOUND_COLUMNS} FROM messages m JOIN chats c ON c.id = m.id >> 32
     WHERE {_BEYOND} AND m.created_at <= :at AND m.created_at >= :since AND {_MATCHES} {_NEWEST_FIRST}"""
-# All of an application, read chat by chat: faster than by age, which jumps about in the file.
-_SCAN_APPLICATION = f"""
+# All of an application, read chat by chat: faster than by age, which jumps about in the file. NOT INDEXED: SQLite
+# would look through all of the application's messages by age again for each chat.
+SCAN_APPLICATION = f"""
     SELECT {_FOUND_COLUMNS} FROM chats c
-    CROSS JOIN messages m ON m.id BETWEEN c.id << 32 AND (c.id << 32) + {NUMBER_MASK}
+    CROSS JOIN messages m NOT INDEXED ON m.id BETWEEN c.id << 32 AND (c.id << 32) + {NUMBER_MASK}
     WHERE c.application_id = :application AND {_BEYOND} AND {_MATCHES} {_NEWEST_FIRST}"""
 _INDEXED_APPLICATION = f"""
     SELECT {_FOUND_COLUMNS} FROM search CROSS JOIN messages m ON m.id = search.rowid
@@ -173,7 +174,7 @@ def _in_application(connection: sqlite3.Connection, parameters: dict[str, Any]) 
     found = connection.execute(_SCAN_RECENT, parameters | {"since": -END if since is None else since[0]}).fetchall()
     if len(found) < parameters["limit"] and since is not None:
         if len(parameters["folded"]) < TRIGRAM:
-            found = connection.execute(_SCAN_APPLICATION, parameters).fetchall()
+            found = connection.execute(SCAN_APPLICATION, parameters).fetchall()
         else:
             parameters = parameters | {"trigrams": trigrams(parameters["folded"])}
             found = _merge(connection, (_INDEXED_APPLICATION, _QUEUED_APPLICATION), parameters, key=slice(-2, None))

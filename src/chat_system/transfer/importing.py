@@ -41,7 +41,7 @@ from chat_system.transfer.source import Source
 Posted = tuple[NewMessage, int]
 """A message, and when it was sent (milliseconds)."""
 
-GATHERED_MAX_COST = 8 * 1024 * 1024
+GATHERED_MAX_COST = 4 * 1024 * 1024
 """What may be gathered of all chats before it is recorded, batches full or not."""
 
 IN_FLIGHT_MAX_COST = 4 * 1024 * 1024
