@@ -13,16 +13,19 @@ COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 
 	--no-annotate --no-emit-index-url --custom-compile-command 'make lock' pyproject.toml --group build
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench setup setup-dev lock clean
+.PHONY: help run test compose-test check format bench setup setup-dev lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: setup ## start the server in embedded mode (settings: CHAT_* variables)
 	@$(BIN)/chat-system serve
 
 test: setup-dev ## run the tests
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+compose-test: setup-dev ## bring compose.yaml up, kill each of its services under load (needs Docker; 10 minutes)
+	@CHAT_TEST_COMPOSE=required $(BIN)/python -m pytest tests/compose
 
 check: setup-dev ## format, lint, types, architecture: everything but the tests
 	$(BIN)/ruff format --check .
@@ -44,7 +47,8 @@ setup-dev: $(VENV)/.project $(VENV)/.dev ## install what tests and checks need, 
 lock: $(VENV)/.made ## recompile requirements/*.txt to the newest versions that pyproject.toml allows
 	$(PIP_INSTALL) $(UV)
 	$(COMPILE) -o requirements/run.txt
-	$(COMPILE) --group dev -c requirements/run.txt -o requirements/dev.txt
+	$(COMPILE) --extra stack -c requirements/run.txt -o requirements/stack.txt
+	$(COMPILE) --extra stack --group dev -c requirements/stack.txt -o requirements/dev.txt
 
 clean: ## remove .venv and everything that was built
 	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

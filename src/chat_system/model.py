@@ -274,6 +274,64 @@ class Receipt(Struct, frozen=True):
     replayed: bool = False
 
 
+# The facts that a journal hands to its projections: the state that a change left behind. Times in milliseconds.
+
+
+class MessageChanged(Struct, frozen=True):
+    """A message in the state that its latest change left it in. `updated_at` is None until an edit or a deletion."""
+
+    number: int
+    revision: int
+    sender: str | None
+    body: str | None
+    metadata: bytes | None
+    created_at: int
+    updated_at: int | None = None
+    deleted_at: int | None = None
+
+    def shown(self) -> Message:
+        """The same as clients see it."""
+        created = rfc3339(self.created_at)
+        return Message(
+            self.number,
+            self.sender,
+            self.body,
+            raw(self.metadata),
+            self.revision,
+            created,
+            created if self.updated_at is None else rfc3339(self.updated_at),
+            None if self.deleted_at is None else rfc3339(self.deleted_at),
+        )
+
+
+class ChatChanged(Struct, frozen=True):
+    """A chat's own fields. `version` counts its changes, from 1: the highest is the latest."""
+
+    version: int
+    title: str | None
+    metadata: bytes | None
+    created_at: int
+    updated_at: int
+
+
+class ChatCounted(Struct, frozen=True):
+    """How many messages, tombstones apart, a chat had when it reached a revision."""
+
+    revision: int
+    messages_count: int
+
+
+class KeyUsed(Struct, frozen=True):
+    """What the first request with an idempotency key was allotted; `expires_at` None is never."""
+
+    once: Once
+    receipt: Receipt
+    expires_at: int | None
+
+
+Fact = MessageChanged | ChatChanged | ChatCounted | KeyUsed
+
+
 class Window(Struct, frozen=True):
     """A page by number: the exclusive bounds, how many, and from which end.
 

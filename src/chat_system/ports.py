@@ -1,4 +1,4 @@
-"""The four ports: what a house must be able to do. The docstrings are the contracts.
+"""The ports: what a house must be able to do. The docstrings are the contracts.
 
 The core accepts facts through `Journal`, reads them through `Store` and `SearchIndex`, and is told by `Feed`
 when to look again. Each house (`embedded/`, `stack/`) implements all four, and one conformance suite
@@ -20,8 +20,10 @@ from chat_system.model import (
     ApplicationId,
     Change,
     Chat,
+    Fact,
     FoundMessage,
     Message,
+    MessageChanged,
     Once,
     Receipt,
     Window,
@@ -32,12 +34,18 @@ Projection = Literal["store", "search"]
 
 
 class Entry(Struct, frozen=True):
-    """One recorded fact on its way to a projection: a message in the state that the change left it in."""
+    """One recorded fact on its way to a projection, and where in the journal it stands."""
 
     position: str
     application: ApplicationId
     chat: int
-    message: Message
+    fact: Fact
+
+    @property
+    def message(self) -> MessageChanged:
+        """The fact, of an entry of the search projection: that one is about messages only."""
+        assert isinstance(self.fact, MessageChanged)  # noqa: S101 - a projection was handed what is not its own
+        return self.fact
 
 
 class Backlog(Struct, frozen=True):
@@ -46,6 +54,15 @@ class Backlog(Struct, frozen=True):
     entries: int
     lag_s: float
     set_aside: int
+
+
+class SetAside(Struct, frozen=True):
+    """A fact that could not be applied: where in the journal it stood, what it is about, and its error."""
+
+    projection: Projection
+    position: str
+    about: str
+    error: str
 
 
 class Found(Struct, frozen=True):
@@ -88,7 +105,8 @@ class Journal(Protocol):
     async def read(self, projection: Projection, limit: int) -> Sequence[Entry]:
         """Up to `limit` entries that the projection has not acknowledged; waits for nothing.
 
-        Those of a chat come by number, and chats in an order in which none starves. Of a message that changed
+        Those of a chat come by number, and chats in an order in which none starves. The search projection reads
+        messages only. Of a message that changed
         several times, one entry with its latest state is enough. Entries that were set aside are left out.
         """
 
@@ -98,6 +116,12 @@ class Journal(Protocol):
     async def set_aside(self, projection: Projection, entry: Entry, error: str) -> None:
         """Keep an entry that can't be applied out of the way, with its error, until an operator retries it."""
 
+    async def asides(self) -> Sequence[SetAside]:
+        """What was set aside."""
+
+    async def retry(self, projection: Projection) -> int:
+        """Give what was set aside to the projection again; how many entries that were."""
+
     async def backlog(self, projection: Projection) -> Backlog:
         """How far the projection is behind."""
 
@@ -106,6 +130,9 @@ class Journal(Protocol):
 
         A house may hold back what no reader would notice, for a bounded time and a bounded number of entries.
         """
+
+    async def ping(self) -> None:
+        """Raises Unavailable, naming what is away that changes need."""
 
 
 class Store(Protocol):
@@ -172,7 +199,7 @@ class Store(Protocol):
         """Every chat of one application by number; memory stays bounded."""
 
     async def ping(self) -> None:
-        """Raises Unavailable, naming what is away."""
+        """Raises Unavailable, naming what is away that reads need."""
 
     async def sweep(self) -> bool:
         """Remove a bounded piece of what was erased or has expired; True when more remains."""
@@ -214,6 +241,9 @@ class SearchIndex(Protocol):
             Unavailable: the index is away.
         """
 
+    async def ping(self) -> None:
+        """Raises Unavailable, naming what is away that searches need."""
+
 
 class Feed(Protocol):
     """Tells streams when to look again. A hint, the store is the truth: a lost wake-up costs latency only."""
@@ -233,6 +263,19 @@ class Wake(Protocol):
 
     def __call__(self) -> None:
         """Something changed."""
+
+
+class Rates(Protocol):
+    """Counts requests over all processes of a house, in buckets that fill with time."""
+
+    async def take(self, bucket: str, cost_us: float, depth_us: float, wanted: int) -> tuple[int, float]:
+        """Take up to `wanted` requests of `cost_us` each out of a bucket of `depth_us` (microseconds).
+
+        Returns how many were granted and, if none, after how many seconds there will be one.
+
+        Raises:
+            Unavailable: nobody knows.
+        """
 
 
 class ApplicationWindow(Struct, frozen=True):

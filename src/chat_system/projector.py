@@ -36,6 +36,7 @@ class Projector:
         self._journal = journal
         self._apply = apply
         self._batch = batch
+        self._stepping = asyncio.Lock()
 
     async def run(self) -> None:
         """Work until cancelled. Cancelling loses nothing: what was not acknowledged is read again."""
@@ -57,10 +58,15 @@ class Projector:
 
     async def step(self, batch: int | None = None) -> int:
         """Apply one batch; return how many entries were read. Raises Unavailable, having lost nothing."""
-        entries = await self._journal.read(self.projection, batch or self._batch)
-        if entries:
-            await self._take(entries)
+        async with self._stepping:
+            entries = await self._journal.read(self.projection, batch or self._batch)
+            if entries:
+                await self._take(entries)
         return len(entries)
+
+    async def finish(self) -> None:
+        """Let the step under way end, and begin no other."""
+        await self._stepping.acquire()
 
     async def backlog(self) -> Backlog:
         """How far this projection is behind."""

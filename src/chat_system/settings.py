@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from chat_system.errors import ConfigurationError
 
@@ -64,6 +66,33 @@ def _key(text: str) -> str:
     return text
 
 
+def _url(*schemes: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        parts = urlsplit(text)
+        if parts.scheme not in schemes or not parts.hostname:
+            raise ValueError(f"must be an address like {schemes[0]}://host:port")
+        try:
+            _ = parts.port
+        except ValueError:
+            raise ValueError("names a port that is none") from None
+        return text
+
+    return read
+
+
+def _prefix(text: str) -> str:
+    # Braces would move the hash tag by which a Redis Cluster places our keys, brackets are patterns.
+    if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,64}", text):
+        raise ValueError("must be letters, digits, _, -, . and :")
+    return text
+
+
+def _index(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,99}", text):
+        raise ValueError("must be lower-case letters, digits, - and _, and begin with a letter")
+    return text
+
+
 @dataclass(frozen=True)
 class Settings:
     """All that an operator can set. Made by `from_environment`."""
@@ -76,6 +105,48 @@ class Settings:
     host: str = _setting("127.0.0.1", "The address to listen on.")
     port: int = _setting(8080, "The port to listen on; 0 takes a free one.", _number(int, 0, 65535))
     sqlite_path: str = _setting("chat.sqlite3", "Embedded mode: the database file. It is made when it is missing.")
+    mysql_url: str = _setting(
+        "mysql://chat@127.0.0.1:3306/chat",
+        "Stack mode: the MySQL or MariaDB database, `mysql://user:password@host:port/database`.",
+        _url("mysql"),
+        secret=True,
+    )
+    redis_url: str = _setting(
+        "redis://127.0.0.1:6379/0",
+        "Stack mode: Redis, `redis://` or `rediss://`; for a Redis Cluster any of its nodes, "
+        "`redis+cluster://host:port`.",
+        _url("redis", "rediss", "redis+cluster", "rediss+cluster"),
+        secret=True,
+    )
+    redis_prefix: str = _setting(
+        "chat", "Stack mode: what the names of all keys and channels in Redis begin with.", _prefix
+    )
+    redis_memory_mb: int = _setting(
+        0,
+        "Stack mode: writes are refused with 503 while Redis uses more than this, in MiB; "
+        "0 is 80 % of its `maxmemory`, or no mark where that is unset.",
+        _number(int, 0, 10_000_000),
+    )
+    elasticsearch_url: str = _setting(
+        "http://127.0.0.1:9200",
+        "Stack mode: Elasticsearch, `http://` or `https://`, with `user:password@` if it asks for them.",
+        _url("http", "https"),
+        secret=True,
+    )
+    elasticsearch_index: str = _setting(
+        "chat-messages", "Stack mode: the alias of the search index; the indices behind it are numbered.", _index
+    )
+    partitions: int = _setting(
+        8,
+        "Stack mode: into how many streams the journal is divided, by application. Fixed at the first start.",
+        _number(int, 1, 256),
+    )
+    processes: int = _setting(
+        1, "Stack mode: how many processes `serve` answers with on its one port.", _number(int, 1, 256)
+    )
+    worker_port: int = _setting(
+        0, "Stack mode: the port on which `work` serves its metrics and health; 0 is none.", _number(int, 0, 65535)
+    )
     admin_key: str | None = _setting(
         None,
         "The key that creating, listing, renaming and erasing applications needs. Unset, everything is open.",

@@ -231,9 +231,16 @@ class ChatSystem:
 
     # Operations
 
-    async def ping(self) -> None:
-        """Raises Unavailable, naming what is away."""
-        await self._store.ping()
+    async def ping(self) -> str | None:
+        """What is away of what only searches need, as a sentence.
+
+        Raises:
+            Unavailable: something is away that everything else needs; its sentences name all that is.
+        """
+        missing = await asyncio.gather(*(_missing(part) for part in (self._journal, self._store, self._search)))
+        if missing[0] or missing[1]:
+            raise Unavailable(" ".join(dict.fromkeys(sentence for sentence in missing if sentence)))
+        return missing[2]
 
     async def export(self, application: ApplicationId) -> AsyncIterator[tuple[Chat, Sequence[Message]]]:
         """Everything of an application that is not deleted: pages of messages by chat, in order.
@@ -261,6 +268,14 @@ class ChatSystem:
     async def sweep(self) -> bool:
         """Remove a bounded piece of what was erased or has expired; True when more remains."""
         return await self._store.sweep()
+
+
+async def _missing(part: Journal | Store | SearchIndex) -> str | None:
+    try:
+        await part.ping()
+    except Unavailable as error:
+        return error.detail
+    return None
 
 
 def check_query(query: str) -> str:

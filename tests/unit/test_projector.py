@@ -14,8 +14,8 @@ import pytest
 
 from chat_system import projector as module
 from chat_system.errors import NotFound, Unavailable
-from chat_system.model import ApplicationId, Change, Message, NewMessage, Once, PostMessages, Receipt, rfc3339
-from chat_system.ports import Backlog, Entry, Projection
+from chat_system.model import ApplicationId, Change, MessageChanged, NewMessage, Once, PostMessages, Receipt
+from chat_system.ports import Backlog, Entry, Projection, SetAside
 from chat_system.projector import ATTEMPTS, Projector
 
 APPLICATION = ApplicationId(1)
@@ -48,8 +48,7 @@ class MemoryJournal:
             raise NotFound
         first = len(self._entries) + 1
         for number, new in enumerate(change.messages, first):
-            at = rfc3339(number)
-            message = Message(number, new.sender, new.body, None, number, at, at)
+            message = MessageChanged(number, number, new.sender, new.body, None, number)
             self._entries[str(number)] = Entry(str(number), application, change.chat, message)
         self._more.set()
         return Receipt(first, first, 0, len(change.messages))
@@ -73,6 +72,18 @@ class MemoryJournal:
 
     async def set_aside(self, projection: Projection, entry: Entry, error: str) -> None:
         self.errors[entry.position] = error
+
+    async def asides(self) -> Sequence[SetAside]:
+        return [SetAside("search", position, "", error) for position, error in self.errors.items()]
+
+    async def retry(self, projection: Projection) -> int:
+        count = len(self.errors)
+        self.errors.clear()
+        return count
+
+    async def ping(self) -> None:
+        if self.away:
+            raise Unavailable("The journal is away.")
 
     async def backlog(self, projection: Projection) -> Backlog:
         return Backlog(len(self._entries) - len(self.errors), 0.0, len(self.errors))

@@ -36,6 +36,16 @@ READ: list[tuple[str, str, str, Any]] = [
     ("CHAT_MAX_IN_FLIGHT", "1", "max_in_flight", 1),
     ("CHAT_LOG_LEVEL", "debug", "log_level", "debug"),
     ("CHAT_LOG_FORMAT", "json", "log_format", "json"),
+    ("CHAT_MYSQL_URL", "mysql://u:p@db:1/chat", "mysql_url", "mysql://u:p@db:1/chat"),
+    ("CHAT_REDIS_URL", "rediss://cache:6380/2", "redis_url", "rediss://cache:6380/2"),
+    ("CHAT_REDIS_URL", "redis+cluster://[::1]:7000", "redis_url", "redis+cluster://[::1]:7000"),
+    ("CHAT_REDIS_PREFIX", "team-1:chat", "redis_prefix", "team-1:chat"),
+    ("CHAT_REDIS_MEMORY_MB", "512", "redis_memory_mb", 512),
+    ("CHAT_ELASTICSEARCH_URL", "https://u:p@search:9243", "elasticsearch_url", "https://u:p@search:9243"),
+    ("CHAT_ELASTICSEARCH_INDEX", "team_1-chat", "elasticsearch_index", "team_1-chat"),
+    ("CHAT_PARTITIONS", "256", "partitions", 256),
+    ("CHAT_PROCESSES", "4", "processes", 4),
+    ("CHAT_WORKER_PORT", "9091", "worker_port", 9091),
 ]
 REFUSED = [
     ("CHAT_MODE", "both"),
@@ -63,6 +73,21 @@ REFUSED = [
     ("CHAT_LOG_LEVEL", "verbose"),
     ("CHAT_LOG_LEVEL", "INFO"),
     ("CHAT_LOG_FORMAT", "text"),
+    ("CHAT_MYSQL_URL", "postgresql://db/chat"),
+    ("CHAT_MYSQL_URL", "mysql:///chat"),
+    ("CHAT_MYSQL_URL", "mysql://db:port/chat"),
+    ("CHAT_REDIS_URL", "http://cache"),
+    ("CHAT_REDIS_URL", "redis://cache:70000"),
+    ("CHAT_REDIS_PREFIX", "chat {1}"),
+    ("CHAT_REDIS_PREFIX", "chat*"),
+    ("CHAT_REDIS_MEMORY_MB", "-1"),
+    ("CHAT_ELASTICSEARCH_URL", "search:9200"),
+    ("CHAT_ELASTICSEARCH_INDEX", "Chat"),
+    ("CHAT_ELASTICSEARCH_INDEX", "_chat"),
+    ("CHAT_PARTITIONS", "0"),
+    ("CHAT_PARTITIONS", "257"),
+    ("CHAT_PROCESSES", "0"),
+    ("CHAT_WORKER_PORT", "65536"),
 ]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from chat_system import telemetry
 from chat_system.embedded.database import Database, Transaction
-from chat_system.embedded.rows import MESSAGE_COLUMNS, NUMBER_MASK, message, message_id
+from chat_system.embedded.rows import MESSAGE_COLUMNS, NUMBER_MASK, changed, message_id
 from chat_system.errors import Conflict, IdempotencyMismatch, NotFound, Stale
 from chat_system.model import (
     ApplicationId,
@@ -29,7 +29,7 @@ from chat_system.model import (
     encode_metadata,
     fold,
 )
-from chat_system.ports import Backlog, Entry, Projection
+from chat_system.ports import Backlog, Entry, Projection, SetAside
 
 COUNTERS_MAX = 100_000
 """How many chats' counters are kept in memory; beyond it all are forgotten and seeded again as needed."""
@@ -75,6 +75,11 @@ _READ_QUEUE = f"""
     SELECT q.id, m.application_id, chats.number, {MESSAGE_COLUMNS}
     FROM search_queue q JOIN messages m ON m.id = q.id JOIN chats ON chats.id = m.id >> 32
     WHERE q.id > ? AND q.error IS NULL ORDER BY q.id LIMIT ?"""
+
+
+_ASIDES = """
+    SELECT q.id, c.application_id, c.number, q.error FROM search_queue q JOIN chats c ON c.id = q.id >> 32
+    WHERE q.error IS NOT NULL ORDER BY q.id"""
 
 
 class ChatCounters:
@@ -322,7 +327,7 @@ class EmbeddedJournal:
         else:
             self._queued.clear()
             self._queued_messages = 0
-        return [Entry(str(row[0]), row[1], row[2], message(row[3:])) for row in rows]
+        return [Entry(str(row[0]), row[1], row[2], changed(row[3:])) for row in rows]
 
     async def acknowledge(self, projection: Projection, entries: Sequence[Entry]) -> None:
         """Nothing is left to do: the search index took the entries out in the transaction that applied them."""
@@ -334,6 +339,29 @@ class EmbeddedJournal:
                 "UPDATE search_queue SET error = ? WHERE id = ?", (error, int(entry.position))
             ).close()
         )
+
+    async def asides(self) -> Sequence[SetAside]:
+        """See `ports.Journal.asides`."""
+        rows = await self._database.scan(lambda connection: connection.execute(_ASIDES).fetchall())
+        return [
+            SetAside("search", str(key), f"application {application}, chat {chat}, message {key & NUMBER_MASK}", error)
+            for key, application, chat, error in rows
+        ]
+
+    async def retry(self, projection: Projection) -> int:
+        """See `ports.Journal.retry`."""
+        if projection == "store":
+            return 0
+        count: int = await self._database.write(
+            lambda transaction: (
+                transaction.execute("UPDATE search_queue SET error = NULL WHERE error IS NOT NULL").rowcount
+            )
+        )
+        self._queued.set()
+        return count
+
+    async def ping(self) -> None:
+        """Journal and store are one file: see the store's."""
 
     async def backlog(self, projection: Projection) -> Backlog:
         """See `ports.Journal.backlog`."""

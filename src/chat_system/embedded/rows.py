@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from chat_system.model import Application, Chat, FoundMessage, Message, raw, rfc3339
+from chat_system.model import Application, Chat, FoundMessage, Message, MessageChanged, raw, rfc3339
 
 NUMBER_BITS = 32
 NUMBER_MASK = (1 << NUMBER_BITS) - 1
@@ -21,20 +21,15 @@ def message_id(chat_id: int, number: int) -> int:
     return chat_id << NUMBER_BITS | number
 
 
+def changed(row: Any) -> MessageChanged:
+    """A row of MESSAGE_COLUMNS, as projections get it."""
+    number, sender, body, metadata, revision, created_at, updated_at, deleted_at = row
+    return MessageChanged(number, revision, sender, body, metadata, created_at, updated_at, deleted_at)
+
+
 def message(row: Any) -> Message:
     """A row of MESSAGE_COLUMNS."""
-    number, sender, body, metadata, revision, created_at, updated_at, deleted_at = row
-    created = rfc3339(created_at)
-    return Message(
-        number,
-        sender,
-        body,
-        raw(metadata),
-        revision,
-        created,
-        created if updated_at is None else rfc3339(updated_at),
-        None if deleted_at is None else rfc3339(deleted_at),
-    )
+    return changed(row).shown()
 
 
 def found_message(row: Any) -> FoundMessage:

@@ -134,6 +134,9 @@ class EmbeddedSearch:
         parameters = {"application": application, "folded": folded, "at": at, "id": key, "limit": limit}
         return await self._database.scan(lambda connection: _in_application(connection, parameters))
 
+    async def ping(self) -> None:
+        """Index and store are one file: see the store's."""
+
 
 def remove(transaction: Transaction, keys: Sequence[int]) -> None:
     """Take messages out of the index and its queue, in the transaction that removes their rows."""

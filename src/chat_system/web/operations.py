@@ -199,10 +199,11 @@ async def live(system: ChatSystem, request: Request) -> Response:
 
 async def ready(system: ChatSystem, request: Request) -> Response:
     try:
-        await system.ping()
+        search = await system.ping()
     except ChatSystemError as error:
         raise Unavailable(f"Not ready: {error.detail}") from error
-    return _ok({"status": "ready"})
+    # Without search all the rest works: taking this server out of service would only make more of it fail.
+    return _ok({"status": "ready"} if search is None else {"status": "ready", "search": search})
 
 
 def _one_more(asked: Window) -> Window:
