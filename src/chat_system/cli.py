@@ -29,6 +29,7 @@ from chat_system.terminal import OutputLost, Work, print_table, progress_of, say
 
 if TYPE_CHECKING:
     from chat_system.model import ApplicationId
+    from chat_system.ports import SetAside
     from chat_system.projector import Projector
     from chat_system.transfer.importing import Tally
     from chat_system.wiring import House
@@ -97,6 +98,19 @@ def serve(
 
 
 @cli.command()
+def work() -> None:
+    """Apply what was accepted to MySQL and Elasticsearch until a signal ends it. Stack mode only.
+
+    Start as many as you like; they share the work. SIGTERM and Ctrl-C end one in order.
+    """
+    settings = Settings.from_environment(os.environ)
+    telemetry.configure_logging(settings.log_level, settings.log_format)
+    from chat_system.worker import work as work_until_stopped
+
+    work_until_stopped(settings)
+
+
+@cli.command()
 def migrate() -> None:
     """Bring the database to the newest schema.
 
@@ -106,22 +120,23 @@ def migrate() -> None:
 
     settings = _settings()
     changed = bring_up_to_date(settings)
-    tell(f"{settings.sqlite_path} {'was brought to' if changed else 'has'} the newest schema.")
+    name = settings.sqlite_path if settings.mode == "embedded" else "The database"
+    tell(f"{name} {'was brought to' if changed else 'has'} the newest schema.")
 
 
 @cli.command()
 def check() -> None:
-    """Look for what is wrong with settings, database, numbers and counts.
+    """Look for what is wrong with settings, servers or file, numbers and counts.
 
     Numbers have gaps, stand twice, or lie outside a chat; counts differ from what they count; the file is
-    damaged. Changes nothing and works beside a running server. The exit code is 1 when anything is wrong;
-    `recount` mends counts.
+    damaged; Redis, MySQL and Elasticsearch do not hold the same. Changes nothing and works beside running
+    servers. The exit code is 1 when anything is wrong; `recount` mends counts, `reindex` the search index.
     """
     from chat_system.wiring import open_house
 
-    async def verify() -> Sequence[str]:
+    async def verify() -> tuple[str, Sequence[str]]:
         async with open_house(settings, shared=True) as house:
-            return [f"{found.where}: {found.what}" for found in await house.system.verify()]
+            return house.where, [f"{found.where}: {found.what}" for found in await house.verify()]
 
     settings = _settings()
     faults: list[str] = []
@@ -129,19 +144,21 @@ def check() -> None:
         settings.check_exposure()
     except ConfigurationError as error:
         faults.append(f"settings: {error}")
-    faults += asyncio.run(verify())
+    where, found = asyncio.run(verify())
+    faults += found
     for fault in faults:
         tell(fault)
     if faults:
         raise typer.Exit(EXIT_FAILED)
-    tell(f"All is well: the settings, the file {settings.sqlite_path}, all numbers, all counts.")
+    tell(f"All is well: the settings, {where}, all numbers, all counts.")
 
 
 @cli.command()
 def recount() -> None:
     """Count all chats and messages anew and mend the counts that are wrong.
 
-    Stop the server first: this needs the database for itself.
+    In embedded mode stop the server first: this needs the file for itself. In stack mode it works beside
+    running servers, and passes over chats of which something is not applied yet.
     """
     from chat_system.wiring import open_house
 
@@ -154,6 +171,44 @@ def recount() -> None:
     for one in mended:
         tell(f"{one} (mended)")
     tell("All counts are right now." if mended else "All counts were right.")
+
+
+@cli.command(epilog="**Examples**\n\nchat-system journal\n\nchat-system journal --retry search")
+def journal(
+    retry: Annotated[
+        str | None, typer.Option(metavar="PROJECTION", help="Try again what `store` or `search` has set aside.")
+    ] = None,
+) -> None:
+    """Show how far the projections are behind, and what they have set aside.
+
+    A fact that can't be applied does not hold up the others: after a few attempts it is set aside with its
+    error. Mend the cause, then let it be tried again.
+    """
+    from chat_system.wiring import open_house
+
+    if retry not in (None, "store", "search"):
+        raise typer.BadParameter("there are two projections: store and search.", param_hint="--retry")
+
+    async def look() -> tuple[list[tuple[str, ...]], Sequence[SetAside]]:
+        # What is tried again is written: embedded mode needs the file for itself then.
+        async with open_house(settings, shared=retry is None or settings.mode == "stack") as house:
+            if retry is not None:
+                count = await house.journal.retry(cast(Any, retry))
+                say(f"{count:,} facts go back to the projection.")
+            rows: list[tuple[str, ...]] = []
+            for projection in house.projections:
+                behind = await house.journal.backlog(projection)
+                rows.append((projection, f"{behind.entries:,}", f"{behind.lag_s:,.1f} s", f"{behind.set_aside:,}"))
+            return rows, await house.journal.asides()
+
+    settings = _settings()
+    rows, asides = asyncio.run(look())
+    print_table(("projection", "backlog", "lag", "set aside"), rows)
+    if asides:
+        print_table(
+            ("projection", "position", "about", "error"),
+            [(aside.projection, aside.position, aside.about, aside.error) for aside in asides],
+        )
 
 
 @cli.command("settings")

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from chat_system.errors import ConfigurationError
+from chat_system.errors import ConfigurationError, Unavailable
 from chat_system.model import ApplicationId
-from chat_system.ports import Feed
+from chat_system.ports import Discrepancy, Feed, Journal, Projection, Rates, SearchIndex, Store
 from chat_system.projector import Projector
 from chat_system.settings import Settings
 from chat_system.system import ChatSystem
 from chat_system.telemetry import BACKLOG, LAG, SET_ASIDE, log
+
+STORE_BATCH = 5_000
+SEARCH_BATCH = 5_000
+"""Facts that a worker applies at once: large batches cost each message least."""
+
+CANCEL_AGAIN_S = 0.2
+MIGRATION_WAIT_S = 60.0
+"""How long a process that starts waits for MySQL, which may be starting, too."""
 
 SWEEP_EVERY_S = 60.0
 SWEEP_PAUSE_S = 0.02
@@ -23,15 +32,24 @@ SWEEP_PAUSE_S = 0.02
 
 @dataclass
 class House:
-    """A wired system: the use cases, its feed and the projections that this process runs.
+    """A wired system: the use cases, the ports below them, and the projections that this process runs.
 
     `where` names what it stands on, for people.
     """
 
     system: ChatSystem
+    journal: Journal
+    store: Store
+    search: SearchIndex
     feed: Feed
     where: str
+    projections: Sequence[Projection]
     projectors: Sequence[Projector] = ()
+    sweeps: bool = True
+    rates: Rates | None = None
+    """Counts requests over all processes; None where there is only one."""
+    comparisons: Sequence[Callable[[], Awaitable[Sequence[Discrepancy]]]] = ()
+    """What is worth comparing beyond the store itself."""
     sweep_now: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when something was erased, so that the sweep does not wait for its next round."""
 
@@ -40,15 +58,28 @@ class House:
         async with asyncio.TaskGroup() as group:
             for projector in self.projectors:
                 group.create_task(projector.run())
-            group.create_task(self._keep_sweeping())
+            if self.sweeps:
+                group.create_task(self._keep_sweeping())
+
+    async def finish(self) -> None:
+        """Let the projections end what they have begun, and begin nothing more; then `run` may be cancelled."""
+        await asyncio.gather(*(projector.finish() for projector in self.projectors))
+
+    async def verify(self) -> Sequence[Discrepancy]:
+        """What is wrong with numbers, revisions and counts, and where the servers differ. Empty when all is well."""
+        wrong = list(await self.system.verify())
+        for compare in self.comparisons:
+            wrong += await compare()
+        return wrong
 
     async def measure(self) -> None:
-        """Bring the backlog's metrics up to date."""
-        for projector in self.projectors:
-            backlog = await projector.backlog()
-            BACKLOG.labels(projector.projection).set(backlog.entries)
-            LAG.labels(projector.projection).set(backlog.lag_s)
-            SET_ASIDE.labels(projector.projection).set(backlog.set_aside)
+        """Bring the backlog's metrics up to date. What is away is not known, and keeps its last figure."""
+        for projection in self.projections:
+            with contextlib.suppress(Unavailable):
+                backlog = await self.journal.backlog(projection)
+                BACKLOG.labels(projection).set(backlog.entries)
+                LAG.labels(projection).set(backlog.lag_s)
+                SET_ASIDE.labels(projection).set(backlog.set_aside)
 
     async def _keep_sweeping(self) -> None:
         while True:
@@ -63,18 +94,21 @@ class House:
 
 
 @contextlib.asynccontextmanager
-async def open_house(settings: Settings, *, shared: bool = False) -> AsyncIterator[House]:
+async def open_house(settings: Settings, *, shared: bool = False, working: bool = False) -> AsyncIterator[House]:
     """The house that the settings name, open until the context ends.
 
-    `shared` opens it for reading beside a running server.
+    `shared` opens it for reading beside a running server. `working` makes it run the projections: embedded mode
+    always does, in stack mode the workers do.
 
     Raises:
         ConfigurationError: it can't be opened, and why.
     """
-    if settings.mode != "embedded":
-        raise ConfigurationError("CHAT_MODE=stack is not part of this version yet: use CHAT_MODE=embedded.")
-    async with _embedded(settings, shared=shared) as house:
-        yield house
+    if settings.mode == "embedded":
+        house = _embedded(settings, shared=shared)
+    else:
+        house = _stack(settings, shared=shared, working=working)
+    async with house as opened:
+        yield opened
 
 
 @contextlib.asynccontextmanager
@@ -98,9 +132,97 @@ async def _embedded(settings: Settings, *, shared: bool) -> AsyncIterator[House]
         store = EmbeddedStore(database, journal.forget, erased)
         search = EmbeddedSearch(database, store.require, store.chat_id)
         projector = Projector("search", journal, search.apply, batch=400)
-        yield House(ChatSystem(journal, store, search), feed, str(database.path), (projector,), sweep_now)
+        yield House(
+            ChatSystem(journal, store, search),
+            *(journal, store, search, feed),
+            where=str(database.path),
+            projections=("search",),
+            projectors=(projector,),
+            sweep_now=sweep_now,
+        )
     finally:
         await database.close()
+
+
+@contextlib.asynccontextmanager
+async def _stack(settings: Settings, *, shared: bool, working: bool) -> AsyncIterator[House]:
+    from chat_system.stack.comparing import compare_counters, compare_index  # noqa: PLC0415 - one house at a time
+    from chat_system.stack.epochs import Epochs  # noqa: PLC0415
+    from chat_system.stack.feed import StackFeed  # noqa: PLC0415
+    from chat_system.stack.indices import connect  # noqa: PLC0415
+    from chat_system.stack.journal import StackJournal  # noqa: PLC0415
+    from chat_system.stack.mysql import Database  # noqa: PLC0415
+    from chat_system.stack.rates import StackRates  # noqa: PLC0415
+    from chat_system.stack.redis import Redis  # noqa: PLC0415
+    from chat_system.stack.search import StackSearch  # noqa: PLC0415
+    from chat_system.stack.store import StackStore  # noqa: PLC0415
+    from chat_system.stack.tail import Tail  # noqa: PLC0415
+
+    async with contextlib.AsyncExitStack() as closing:
+        if not shared:
+            await _migrate_stack(settings)
+        database = await Database.open(settings.mysql_url)
+        closing.push_async_callback(database.close)
+        redis = Redis(settings.redis_url, settings.redis_prefix, settings.partitions)
+        closing.push_async_callback(redis.close)
+        elasticsearch = connect(settings.elasticsearch_url)
+        closing.push_async_callback(elasticsearch.close)
+
+        epochs = Epochs(redis)
+        tail = Tail(redis, epochs.renewed)
+        journal = StackJournal(redis, tail, epochs, settings.redis_memory_mb)
+        feed = StackFeed(redis)
+        store = StackStore(database, tail, journal.erased)
+        search = StackSearch(elasticsearch, settings.elasticsearch_index, store.require, store.require_chat)
+        epochs.connect(store)
+        journal.connect(store)
+        store.forget = journal.forget
+        store.erase_index = search.erase
+        feed.on_any(journal.wake)
+        await store.fix("partitions", str(settings.partitions))
+        closing.push_async_callback(journal.close)
+        await closing.enter_async_context(_running(feed.run(), journal.run()))
+        projectors = (
+            Projector("store", journal, store.apply, batch=STORE_BATCH),
+            Projector("search", journal, search.apply, batch=SEARCH_BATCH),
+        )
+        yield House(
+            ChatSystem(journal, store, search),
+            *(journal, store, search, feed),
+            where=f"{database.address}, {redis.where}, {settings.elasticsearch_index}",
+            projections=("store", "search"),
+            projectors=projectors if working else (),
+            sweeps=working,
+            rates=StackRates(redis),
+            comparisons=(
+                partial(compare_counters, redis, store),
+                partial(compare_index, journal, store, search),
+            ),
+        )
+
+
+@contextlib.asynccontextmanager
+async def _running(*work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Runs in the background while the context is open."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        yield
+    finally:
+        pending = set(tasks)
+        while pending:
+            for task in pending:
+                task.cancel()
+            # Again and again: a client that was just reading may have taken it for its own time-out.
+            _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
+
+
+async def _migrate_stack(settings: Settings, wait_s: float = MIGRATION_WAIT_S) -> bool:
+    from chat_system.stack.mysql import migrate as bring_up_to_date  # noqa: PLC0415 - one house at a time
+
+    try:
+        return await bring_up_to_date(settings.mysql_url, wait_s=wait_s)
+    except Unavailable as error:
+        raise ConfigurationError(f"The database can't be reached or migrated: {error.detail}") from error
 
 
 def migrate(settings: Settings) -> bool:
@@ -109,8 +231,8 @@ def migrate(settings: Settings) -> bool:
     Raises:
         ConfigurationError: it can't be migrated, and why.
     """
-    if settings.mode != "embedded":
-        raise ConfigurationError("CHAT_MODE=stack is not part of this version yet: use CHAT_MODE=embedded.")
-    from chat_system.embedded.database import migrate_file  # noqa: PLC0415
+    if settings.mode == "embedded":
+        from chat_system.embedded.database import migrate_file  # noqa: PLC0415
 
-    return migrate_file(Path(settings.sqlite_path))
+        return migrate_file(Path(settings.sqlite_path))
+    return asyncio.run(_migrate_stack(settings))

@@ -67,7 +67,7 @@ class App:
     def __init__(self, house: House, settings: Settings) -> None:
         self._house = house
         self._system = house.system
-        self._guard = Guard(house.system, settings)
+        self._guard = Guard(house.system, settings, house.rates)
         self._max_in_flight = settings.max_in_flight
         self._in_flight = 0
         self._ids = itertools.count(1)

@@ -1,16 +1,21 @@
 """Who may come in, and how often.
 
 Access: the admin key, where one is set, opens the operations on applications; a token opens its own application.
-Rates: each application has a bucket, and so has each client address that tries unknown tokens.
+Rates: each application has a bucket, and so has each client address that tries unknown tokens. A house of several
+processes counts them over all of them.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
+import math
 import time
-from collections.abc import Hashable
+from collections.abc import Awaitable, Hashable
+from typing import NamedTuple
 
-from chat_system.errors import Forbidden, Invalid, NotFound, TooMany, Unauthorized
+from chat_system.errors import Forbidden, Invalid, NotFound, TooMany, Unauthorized, Unavailable
+from chat_system.ports import Rates
 from chat_system.settings import Settings
 from chat_system.system import ChatSystem
 from chat_system.web.request import Header, Request
@@ -19,6 +24,9 @@ BUCKETS_MAX = 100_000
 """Buckets kept; beyond it all are forgotten."""
 
 SECOND_NS = 1_000_000_000
+
+LEASE_NS = SECOND_NS
+"""How long a process may use what it took from a shared bucket."""
 
 EXPOSED_HEADERS = b"Link, Location, X-Request-ID, Idempotency-Replayed, Retry-After, RateLimit, RateLimit-Policy, Allow"
 PREFLIGHT_MAX_AGE_S = 600
@@ -35,8 +43,8 @@ class RateLimiter:
         self._depth_ns = self._cost_ns * burst
         self._full_at_ns: dict[Hashable, int] = {}
 
-    def admit(self, key: Hashable) -> None:
-        """Count one request. Raises TooMany."""
+    def admit(self, key: Hashable) -> Awaitable[None] | None:
+        """Count one request; there is nothing to await. Raises TooMany."""
         now_ns = time.monotonic_ns()
         full_at_ns = max(self._full_at_ns.get(key, 0), now_ns) + self._cost_ns
         excess_ns = full_at_ns - now_ns - self._depth_ns
@@ -47,17 +55,80 @@ class RateLimiter:
             # To forget them all is generous for a moment, and cheaper than looking for those that are full again.
             self._full_at_ns.clear()
         self._full_at_ns[key] = full_at_ns
+        return None
+
+
+class _Lease(NamedTuple):
+    until_ns: int
+    left: int
+
+
+class SharedRateLimiter:
+    """The same over all processes: requests are taken from the shared bucket a few at a time, and used up here.
+
+    What was taken and is not used within LEASE_NS is lost, so a rate is never passed, and now and then not reached
+    by a hundredth.
+    """
+
+    def __init__(self, policy: str, rate_per_s: int, burst: int, rates: Rates) -> None:
+        self._policy = policy
+        self._burst = burst
+        self._rates = rates
+        self._cost_us = 1_000_000 / rate_per_s
+        self._depth_us = self._cost_us * burst
+        self._wanted = max(1, min(burst // 100, rate_per_s // 20))
+        self._leases: dict[Hashable, _Lease] = {}
+        self._renewing: dict[Hashable, asyncio.Task[None]] = {}
+
+    def admit(self, key: Hashable) -> Awaitable[None] | None:
+        """Count one request: done when it returns None, else what it returns has to be awaited."""
+        return None if self._use(key) else self._renew(key)
+
+    def _use(self, key: Hashable) -> bool:
+        lease = self._leases.get(key)
+        if lease is None or lease.left <= 0 or lease.until_ns < time.monotonic_ns():
+            return False
+        self._leases[key] = _Lease(lease.until_ns, lease.left - 1)
+        return True
+
+    async def _renew(self, key: Hashable) -> None:
+        while not self._use(key):
+            renewing = self._renewing.get(key)
+            if renewing is None:
+                renewing = self._renewing[key] = asyncio.create_task(self._take(key))
+                renewing.add_done_callback(lambda _: self._renewing.pop(key, None))
+            try:
+                await asyncio.shield(renewing)
+            except Unavailable:
+                # Whether this request can be served, it will be told soon enough.
+                return
+
+    async def _take(self, key: Hashable) -> None:
+        granted, after_s = await self._rates.take(f"{self._policy}:{key}", self._cost_us, self._depth_us, self._wanted)
+        if not granted:
+            window_s = max(1, round(self._depth_us / 1_000_000))
+            raise TooMany(self._policy, self._burst, window_s, max(1, math.ceil(after_s)))
+        if len(self._leases) >= BUCKETS_MAX:
+            self._leases.clear()
+        self._leases[key] = _Lease(time.monotonic_ns() + LEASE_NS, granted)
 
 
 class Guard:
     """Decides for each request whether it may go on, and as whom."""
 
-    def __init__(self, system: ChatSystem, settings: Settings) -> None:
+    def __init__(self, system: ChatSystem, settings: Settings, rates: Rates | None) -> None:
         self._system = system
         self._admin_key = settings.admin_key
         self._origins = {origin.encode() for origin in settings.cors_origins}
-        self._applications = RateLimiter("application", settings.rate_per_s, settings.rate_burst)
-        self._strangers = RateLimiter("unknown-token", settings.unknown_rate_per_s, 2 * settings.unknown_rate_per_s)
+        applications = ("application", settings.rate_per_s, settings.rate_burst)
+        strangers = ("unknown-token", settings.unknown_rate_per_s, 2 * settings.unknown_rate_per_s)
+        self._applications: RateLimiter | SharedRateLimiter
+        self._strangers: RateLimiter | SharedRateLimiter
+        if rates is None:
+            self._applications, self._strangers = RateLimiter(*applications), RateLimiter(*strangers)
+        else:
+            self._applications = SharedRateLimiter(*applications, rates)
+            self._strangers = SharedRateLimiter(*strangers, rates)
 
     async def require_admin(self, request: Request) -> None:
         """Raises Unauthorized without the right key, Forbidden when an application's token stands in its place."""
@@ -76,9 +147,13 @@ class Guard:
             request.application = await self._system.open(token)
         except NotFound:
             client = request.scope.get("client")
-            self._strangers.admit(client[0] if client else "")
+            taking = self._strangers.admit(client[0] if client else "")
+            if taking is not None:
+                await taking
             raise
-        self._applications.admit(request.application)
+        taking = self._applications.admit(request.application)
+        if taking is not None:
+            await taking
 
     def token_of(self, request: Request) -> str:
         """The token of a request whose path names none. Raises Invalid when there is none at all."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import os
 import signal
@@ -18,16 +17,18 @@ from collections.abc import Iterator
 import uvicorn
 import uvloop
 
+from chat_system import telemetry
 from chat_system.errors import ConfigurationError
 from chat_system.settings import Settings
 from chat_system.telemetry import log
 from chat_system.web.app import App
+from chat_system.web.listening import BACKLOG_CONNECTIONS, listen
+from chat_system.web.processes import supervise
 from chat_system.web.protocol import Protocol
 from chat_system.wiring import open_house
 
 SHUTDOWN_S = 20
 KEEP_ALIVE_S = 75
-BACKLOG_CONNECTIONS = 2048
 GARBAGE_THRESHOLD = 50_000
 """Allocations between two looks for cycles. A request leaves none, so looking often only costs."""
 
@@ -63,59 +64,66 @@ def serve(settings: Settings) -> None:
 
     Raises:
         ConfigurationError: it can't start, and why.
+        SystemExit: one of several processes did not end well; the exit code is its own.
     """
     settings.check_exposure()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings))
-
-
-async def _serve(settings: Settings) -> None:
-    listening = _listen(settings)
-    with contextlib.closing(listening):
-        async with open_house(settings) as house:
-            app = App(house, settings)
-            config = uvicorn.Config(
-                app,
-                http=Protocol,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                backlog=BACKLOG_CONNECTIONS,
-                timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=SHUTDOWN_S,
+    if settings.processes > 1:
+        if settings.mode == "embedded":
+            raise ConfigurationError(
+                f"CHAT_PROCESSES is {settings.processes}, and in embedded mode one SQLite file has one process."
+                " Leave CHAT_PROCESSES unset, or set CHAT_MODE=stack."
             )
-            # What is there now stays: the collector need not look at it again and again.
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(GARBAGE_THRESHOLD)
-            background = [asyncio.create_task(house.run()), asyncio.create_task(app.keep_going())]
-            port = listening.getsockname()[1]
-            log.info("serving", url=f"http://{settings.host}:{port}", on=house.where, process=os.getpid())
-            try:
-                await Server(config, app).serve(sockets=[listening])
-            finally:
-                for task in background:
-                    task.cancel()
-                await asyncio.gather(*background, return_exceptions=True)
+        supervise(settings)
+    else:
+        answer(settings, listen(settings))
+
+
+def answer(settings: Settings, listening: socket.socket) -> None:
+    """Answer what comes to a bound socket until a signal ends it, and close it.
+
+    Raises:
+        ConfigurationError: the house can't be opened, and why.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, listening:
+        runner.run(_answer(settings, listening))
+
+
+async def _answer(settings: Settings, listening: socket.socket) -> None:
+    async with open_house(settings) as house:
+        app = App(house, settings)
+        config = uvicorn.Config(
+            app,
+            http=Protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=BACKLOG_CONNECTIONS,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=SHUTDOWN_S,
+        )
+        # What is there now stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GARBAGE_THRESHOLD)
+        background = [asyncio.create_task(one) for one in (house.run(), app.keep_going(), _mirror_metrics())]
+        port = listening.getsockname()[1]
+        log.info("serving", url=f"http://{settings.host}:{port}", on=house.where, process=os.getpid())
+        try:
+            await Server(config, app).serve(sockets=[listening])
+        finally:
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
     log.info("stopped")
 
 
-def _listen(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+async def _mirror_metrics() -> None:
     try:
-        listening.bind((settings.host, settings.port))
-        # At once: of two that start at the same moment, the second must find the port taken.
-        listening.listen(BACKLOG_CONNECTIONS)
-    except (OSError, UnicodeError) as error:
-        listening.close()
-        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-            raise ConfigurationError(
-                f"Port {settings.port} on {settings.host} is in use. Set CHAT_PORT to another, or to 0 for a free one."
-            ) from error
-        raise ConfigurationError(f"Can't listen on {settings.host}:{settings.port}: {error}.") from error
-    return listening
+        while True:
+            telemetry.mirror()
+            await asyncio.sleep(telemetry.MIRROR_EVERY_S)
+    finally:
+        telemetry.mirror()

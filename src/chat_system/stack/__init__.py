@@ -1,0 +1,1 @@
+"""The stack house: many processes on MySQL, Redis and Elasticsearch."""

@@ -1,0 +1,256 @@
+"""A consumer of the journal: one process's share of what one consumer group reads.
+
+What was read and not acknowledged is held, here and in Redis' list of what is pending, and read again; what a
+consumer held that has died goes to the others. A stream entry holds the facts of one flush, so it is acknowledged
+in Redis when the last of them was.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from itertools import groupby, islice
+
+import msgspec
+
+from chat_system.errors import Unavailable
+from chat_system.model import ApplicationId, ChatChanged, MessageChanged
+from chat_system.ports import Entry
+from chat_system.stack import facts
+from chat_system.stack.redis import Redis, Script
+from chat_system.telemetry import log
+
+STORE, SEARCH = "store", "search"
+
+ALIVE_S = 5.0
+"""How long a consumer counts as alive after it has shown itself."""
+
+LOOK_FOR_DEAD_S = 1.0
+ENTRIES_PER_READ = 64
+"""Stream entries asked of a partition at once: of at most 256 KiB each, and mostly a few facts."""
+
+HELD_MAX_BYTES = 32 * 1024 * 1024
+"""When this much is held, nothing further is read."""
+
+SETTLE_CHUNK = 1000
+"""Messages of one chat that one call settles."""
+
+_Done = dict[int, list[tuple[str, int, list[int]]]]
+"""By partition: stream entries, how many of their facts count (0: some are still held), and which were let go."""
+
+_Settled = tuple[int, int, list[tuple[int, int]], int]
+"""What the store has applied of a chat: application, chat, numbers and revisions, version (0: none)."""
+
+_READ = Script("read")
+_ACKNOWLEDGE = Script("acknowledge")
+_ASIDE = Script("aside")
+
+
+class Consumer:
+    """Reads one group's entries of all partitions under one name."""
+
+    def __init__(self, redis: Redis, group: str) -> None:
+        self.group = group
+        self._redis = redis
+        self._name = secrets.token_hex(8)
+        self._held: dict[str, Entry] = {}
+        self._held_bytes = 0
+        self._open: dict[tuple[int, str], _Open] = {}
+        self._first_partition = 0
+        self._looked_at = 0.0
+
+    async def read(self, limit: int) -> list[Entry]:
+        """See `ports.Journal.read`."""
+        while len(self._held) < limit and self._held_bytes < HELD_MAX_BYTES and await self._fetch():
+            pass
+        taken = list(islice(self._held, limit))
+        entries = []
+        for position in taken:
+            # To the end of the line: what can't be applied now must not hide what comes after it.
+            entry = self._held[position] = self._held.pop(position)
+            entries.append(entry)
+        entries.sort(key=_order)
+        return entries
+
+    async def acknowledge(self, entries: Sequence[Entry]) -> None:
+        """See `ports.Journal.acknowledge`."""
+        done = self._leave([entry.position for entry in entries])
+        settled = _settled(self._redis, entries) if self.group == STORE else {}
+        calls = [
+            (partition, (self.group, facts.encode([]), chats))
+            for partition, pieces in settled.items()
+            for chats in pieces
+        ]
+        # Tails first, the pending list last: a crash in between applies again, and settles again.
+        if calls:
+            await self._redis.call(_ACKNOWLEDGE, calls)
+        await self._finish(done)
+
+    async def set_aside(self, entry: Entry, error: str) -> None:
+        """See `ports.Journal.set_aside`. On the tail of its chat the fact stays, so reads still find it."""
+        partition = self._redis.partition(entry.application)
+        kind, state = facts.write(entry.application, entry.chat, entry.fact)
+        await self._put_aside(partition, entry.position, error, kind, state)
+        await self._finish(self._leave([entry.position]))
+
+    async def show_alive(self) -> None:
+        """Keep what is held from being taken over, while it is being applied."""
+        await self._redis.commands(
+            [
+                ("SET", self._redis.key(partition, f"alive:{self._name}"), 1, "PX", int(ALIVE_S * 1000))
+                for partition in range(self._redis.partitions)
+            ]
+        )
+
+    async def leave(self) -> None:
+        """Let others take over what is held, now."""
+        await self._redis.commands(
+            [("DEL", self._redis.key(partition, f"alive:{self._name}")) for partition in range(self._redis.partitions)]
+        )
+
+    async def _fetch(self) -> bool:
+        """Ask every partition once; whether there may be more."""
+        now = time.monotonic()
+        look = now - self._looked_at >= LOOK_FOR_DEAD_S
+        if look:
+            self._looked_at = now
+        arguments = (self.group, self._name, int(ALIVE_S * 1000), ENTRIES_PER_READ, int(look))
+        count = self._redis.partitions
+        order = [(self._first_partition + index) % count for index in range(count)]
+        self._first_partition = (self._first_partition + 1) % count
+        try:
+            answers = await self._redis.call(_READ, [(partition, arguments) for partition in order])
+        except Unavailable:
+            # Redis may have handed out entries in an answer that was lost. Under another name we inherit them.
+            self._name = secrets.token_hex(8)
+            raise
+        more = False
+        done: _Done = {}
+        for partition, found in zip(order, answers, strict=True):
+            more = more or len(found) >= ENTRIES_PER_READ
+            for identifier, fields, *applied in found:
+                await self._hold(
+                    partition, identifier.decode(), fields, set(map(int, (applied or [b""])[0].split())), done
+                )
+        await self._finish(done)
+        return more
+
+    async def _hold(self, partition: int, identifier: str, fields: list[bytes], applied: set[int], done: _Done) -> None:
+        if (partition, identifier) in self._open:
+            return
+        opened = _Open()
+        for index, kind, state in _facts_of(fields):
+            position = f"{partition}/{identifier}/{index}"
+            opened.facts += self._counts(kind)
+            if index in applied:
+                continue
+            try:
+                application, chat, fact = facts.read(kind, state)
+            except (ValueError, msgspec.ValidationError, msgspec.DecodeError) as error:
+                log.error("entry set aside", projection=self.group, position=position, error=repr(error))
+                await self._put_aside(partition, position, repr(error), kind, state)
+                continue
+            if self.group == STORE or isinstance(fact, MessageChanged):
+                opened.left += 1
+                opened.size += len(state)
+                self._held[position] = Entry(position, application, chat, fact)
+        if opened.left:
+            self._open[partition, identifier] = opened
+            self._held_bytes += opened.size
+        else:
+            done.setdefault(partition, []).append((identifier, opened.facts, []))
+
+    async def _finish(self, done: _Done) -> None:
+        """Take whole stream entries off the pending list."""
+        if done:
+            await self._redis.call(
+                _ACKNOWLEDGE, [(partition, (self.group, facts.encode(ids), b"")) for partition, ids in done.items()]
+            )
+
+    def _counts(self, kind: bytes) -> int:
+        return int(self.group == STORE or kind == b"m")
+
+    def _leave(self, positions: Sequence[str]) -> _Done:
+        """Let go of facts; what to tell Redis of their stream entries."""
+        applied: dict[tuple[int, str], list[int]] = {}
+        for position in positions:
+            if self._held.pop(position, None) is not None:
+                place, identifier, index = position.split("/")
+                applied.setdefault((int(place), identifier), []).append(int(index))
+        done: _Done = {}
+        for (partition, identifier), indices in applied.items():
+            opened = self._open[partition, identifier]
+            opened.left -= len(indices)
+            if opened.left == 0:
+                del self._open[partition, identifier]
+                self._held_bytes -= opened.size
+                done.setdefault(partition, []).append((identifier, opened.facts, []))
+            else:
+                done.setdefault(partition, []).append((identifier, 0, indices))
+        return done
+
+    async def _put_aside(self, partition: int, position: str, error: str, kind: bytes, state: bytes) -> None:
+        await self._redis.call(_ASIDE, [(partition, (self.group, position, error, kind, state))])
+
+
+class _Open:
+    """A stream entry of which facts are held: how many are left, how many count, and about what they weigh."""
+
+    __slots__ = ("facts", "left", "size")
+
+    def __init__(self) -> None:
+        self.facts = 0
+        self.left = 0
+        self.size = 0
+
+
+def _facts_of(fields: list[bytes]) -> Iterator[tuple[int, bytes, bytes]]:
+    """The facts of a stream entry, numbered. The first field is the time."""
+    for index in range(2, len(fields) - 1, 2):
+        yield index // 2, fields[index], fields[index + 1]
+
+
+def _order(entry: Entry) -> tuple[int, int, int, int]:
+    fact = entry.fact
+    if isinstance(fact, MessageChanged):
+        return entry.application, entry.chat, fact.number, fact.revision
+    return entry.application, entry.chat, 0, 0
+
+
+def _settled(redis: Redis, entries: Sequence[Entry]) -> dict[int, list[bytes]]:
+    """What the store has applied, by partition, in calls of bounded size, as acknowledge.lua takes it."""
+    calls: dict[int, list[_Settled]] = {}
+    for (application, chat), of_chat in groupby(sorted(entries, key=_chat_of), key=_chat_of):
+        messages: list[tuple[int, int]] = []
+        version = 0
+        for entry in of_chat:
+            fact = entry.fact
+            if isinstance(fact, MessageChanged):
+                messages.append((fact.number, fact.revision))
+            elif isinstance(fact, ChatChanged):
+                version = max(version, fact.version)
+        into = calls.setdefault(redis.partition(application), [])
+        for start in range(0, max(1, len(messages)), SETTLE_CHUNK):
+            into.append((application, chat, messages[start : start + SETTLE_CHUNK], version))
+    return {partition: _joined(chats) for partition, chats in calls.items()}
+
+
+def _joined(chats: list[_Settled]) -> list[bytes]:
+    """A few chats to a call: Redis does nothing else meanwhile."""
+    calls: list[bytes] = []
+    current: list[_Settled] = []
+    weight = 0
+    for chat in chats:
+        current.append(chat)
+        weight += 1 + len(chat[2])
+        if weight >= SETTLE_CHUNK:
+            calls.append(facts.encode(current))
+            current, weight = [], 0
+    if current:
+        calls.append(facts.encode(current))
+    return calls
+
+
+def _chat_of(entry: Entry) -> tuple[ApplicationId, int]:
+    return entry.application, entry.chat

@@ -1,0 +1,134 @@
+"""The feed over Redis: announcements of every API process reach the streams of all the others.
+
+append.lua announces by itself what it has recorded, on one channel for each partition; every process listens to
+all of them, and wakes those of its streams that are meant.
+
+Not promised: delivery. Redis forgets what it tells to those who are away; whoever was cut off wakes all its
+streams when it is back, and they read the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from chat_system.model import ApplicationId
+from chat_system.ports import Wake
+from chat_system.stack.redis import TIMEOUT_S, Redis
+from chat_system.telemetry import log
+
+RETRY_FIRST_S = 0.05
+RETRY_MAX_S = 2.0
+ALL_CHATS = 0
+"""Announces an application as a whole: chats are numbered from 1."""
+
+
+class StackFeed:
+    """Wakes the streams of a chat. Used on the event loop only; `run` must be running."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._listeners: dict[int, dict[int, list[Wake]]] = {}
+        self._announcing: set[asyncio.Task[None]] = set()
+        self._onlookers: list[Callable[[], None]] = []
+        self.listening = asyncio.Event()
+        """Set while this process hears what is announced."""
+
+    def announce(self, application: ApplicationId, chat: int) -> None:
+        """Tell all processes. What append.lua recorded is announced already."""
+        task = asyncio.get_running_loop().create_task(self._publish(application, chat))
+        self._announcing.add(task)
+        task.add_done_callback(self._announcing.discard)
+
+    def announce_erased(self, application: ApplicationId) -> None:
+        """Tell all processes to wake every stream of the application."""
+        self.announce(application, ALL_CHATS)
+
+    @contextmanager
+    def listen(self, application: ApplicationId, chat: int, wake: Wake) -> Iterator[None]:
+        """Call `wake` at each announcement of the chat while the context is open."""
+        chats = self._listeners.setdefault(application, {})
+        chats.setdefault(chat, []).append(wake)
+        try:
+            yield
+        finally:
+            chats[chat].remove(wake)
+            if not chats[chat]:
+                del chats[chat]
+            if not chats and self._listeners.get(application) is chats:
+                del self._listeners[application]
+
+    def on_any(self, wake: Callable[[], None]) -> None:
+        """Call `wake` at every announcement: something was recorded."""
+        self._onlookers.append(wake)
+
+    async def run(self) -> None:
+        """Listen until cancelled, and again after every failure."""
+        delay_s = RETRY_FIRST_S
+        while True:
+            try:
+                async with contextlib.aclosing(self._redis.connect()) as client:
+                    channels = client.pubsub()
+                    await channels.subscribe(
+                        *(self._redis.key(index, "feed") for index in range(self._redis.partitions))
+                    )
+                    await self._hear(channels)
+            except (TimeoutError, RedisError, OSError) as error:
+                log.warning("feed is cut off", reason=type(error).__name__, retry_in_s=delay_s)
+            finally:
+                self.listening.clear()
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, RETRY_MAX_S)
+
+    async def _hear(self, channels: Any) -> None:
+        confirmed, silent = 0, False
+        while True:
+            message = await channels.get_message(timeout=TIMEOUT_S)
+            if message is None:
+                # Silence may be a connection that no one has told us is gone.
+                if silent:
+                    raise ConnectionResetError("no answer")
+                silent = True
+                await channels.ping()
+                continue
+            silent = False
+            if message["type"] == "message":
+                self._wake(message["data"])
+            elif message["type"] == "subscribe":
+                confirmed += 1
+                if confirmed == self._redis.partitions:
+                    self.listening.set()
+                    self._wake_all()
+
+    def _wake(self, data: bytes) -> None:
+        for wake in self._onlookers:
+            wake()
+        for name in data.split():
+            application, _, chat = name.partition(b":")
+            chats = self._listeners.get(int(application))
+            if chats is None:
+                continue
+            wanted = tuple(chats.values()) if int(chat) == ALL_CHATS else (chats.get(int(chat), ()),)
+            for wakes in wanted:
+                for wake in tuple(wakes):
+                    wake()
+
+    def _wake_all(self) -> None:
+        """Whatever was announced in the meantime was missed."""
+        for wake in self._onlookers:
+            wake()
+        for chats in tuple(self._listeners.values()):
+            for wakes in tuple(chats.values()):
+                for wake in tuple(wakes):
+                    wake()
+
+    async def _publish(self, application: ApplicationId, chat: int) -> None:
+        partition = self._redis.partition(application)
+        with contextlib.suppress(Exception):
+            # A hint: who misses it looks again by itself.
+            await self._redis.command("PUBLISH", self._redis.key(partition, "feed"), f"{application}:{chat}")

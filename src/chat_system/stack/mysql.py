@@ -1,0 +1,481 @@
+"""MySQL or MariaDB: a small pool of connections, what their errors mean, and the history of the schema.
+
+Connections are made when they are needed: a server that is away fails the call that needs it and nothing else. Every
+session reads what is committed at the moment of each statement (READ COMMITTED) and refuses data that does not fit.
+
+Not promised: that a statement whose connection broke was not carried out. Reads are repeated once on a fresh
+connection, when one that had lain idle turns out to be dead; writes are repeated by callers that can tell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import random
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import asyncmy
+from asyncmy.connection import Connection
+from asyncmy.errors import InterfaceError, InternalError, MySQLError
+
+from chat_system.errors import ConfigurationError, Unavailable
+from chat_system.telemetry import DATABASE_ERRORS, log
+
+REVISIONS = ("0001",)
+"""The history in `migrations/versions`, oldest first; a test holds the two together."""
+
+HEAD = REVISIONS[-1]
+
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 10.0
+"""How long a statement may take, the wait for a free connection included."""
+
+WRITE_TIMEOUT_S = 60.0
+LOCK_WAIT_S = 10
+LOCK_ATTEMPTS = 5
+"""How often a transaction that others' locks got in the way of is tried."""
+
+MIGRATION_WAIT_S = 120
+"""How long to wait for another process that migrates."""
+
+STATEMENT_MAX_BYTES = 4 * 1024 * 1024
+"""No statement of ours is longer; a server that takes less than this is obeyed."""
+
+_SESSION = (
+    f"SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', innodb_lock_wait_timeout = {LOCK_WAIT_S}",
+    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+)
+
+# Numbers of errors, by what they mean for us.
+_LOCKED = {1205, 1213, 1020}
+"""Lock wait timeout, deadlock, record changed: the transaction can be tried again."""
+
+_LOST = {2002, 2003, 2005, 2006, 2013, 2055, 1053, 1077, 1079, 1080, 1152, 1158, 1159, 1160, 1161, 1184, 1927, 4031}
+"""The connection is gone: server away, shutting down, or the session killed."""
+
+_REFUSED = {
+    1040: "has no connection left",
+    1203: "has no connection left",
+    1226: "has no connection left",
+    1129: "has blocked this host",
+    1021: "has no disk space left",
+    1026: "can't write to its disk",
+    1030: "can't write to its disk",
+    1114: "has no space left",
+    1037: "has no memory left",
+    1041: "has no memory left",
+    1290: "is read-only",
+    1792: "is read-only",
+    1836: "is read-only",
+    1317: "interrupted the statement",
+    1969: "interrupted the statement",
+    3024: "interrupted the statement",
+    1180: "could not commit",
+    # No data of ours causes these: somebody has to mend the server or its rights, and nothing is lost by waiting.
+    1044: "refuses access to the database",
+    1045: "refuses the user or the password",
+    1049: "does not have the database",
+    1054: "has other tables than this version needs",
+    1142: "refuses access to a table",
+    1143: "refuses access to a column",
+    1146: "lacks a table: run `chat-system migrate`",
+    1227: "refuses a privilege",
+    1698: "refuses the user or the password",
+}
+
+_MISCONFIGURED = {1044, 1045, 1049, 1142, 1227, 1698}
+
+# The driver logs what the server warns of: that syntax is deprecated, that a table is there already. Data is not
+# among it: what does not fit is an error.
+logging.getLogger("asyncmy").setLevel(logging.ERROR)
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the database is and how to get in."""
+
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+    database: str
+    tls: ssl.SSLContext | None
+
+    @classmethod
+    def of(cls, url: str) -> Address:
+        """Read `mysql://user:password@host:port/database`, with `?tls=1` or `?tls=/path/of/ca.pem` for TLS.
+
+        Raises:
+            ConfigurationError: it is no such address.
+        """
+        parts = urlsplit(url)
+        database = unquote(parts.path.lstrip("/"))
+        if parts.scheme != "mysql" or not parts.hostname or not database:
+            raise ConfigurationError("CHAT_MYSQL_URL must be like mysql://user:password@host:port/database.")
+        options = dict(parse_qsl(parts.query, keep_blank_values=True))
+        tls = options.pop("tls", "0")
+        if options:
+            raise ConfigurationError(f"CHAT_MYSQL_URL has an unknown option: {next(iter(options))}. There is only tls.")
+        try:
+            port = parts.port or 3306
+        except ValueError as error:
+            raise ConfigurationError(f"CHAT_MYSQL_URL: {error}.") from error
+        try:
+            authority = None if tls in ("0", "1") else tls
+            context = None if tls == "0" else ssl.create_default_context(cafile=authority)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigurationError(f"CHAT_MYSQL_URL: the certificates in {tls} can't be read: {error}.") from error
+        user, password = unquote(parts.username or ""), unquote(parts.password or "")
+        return cls(parts.hostname, port, user, password, database, context)
+
+    async def connect(self) -> Connection:
+        """A connection, as the driver made it."""
+        connection: Connection = await asyncmy.connect(
+            host=self.host,
+            port=self.port,
+            user=self.user,
+            password=self.password,
+            database=self.database,
+            charset="utf8mb4",
+            autocommit=True,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            ssl=self.tls,
+        )
+        return connection
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}/{self.database}"
+
+
+class Transaction:
+    """Statements that are committed together. Ends with the context that gave it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a query."""
+        return await _fetch(self._connection, sql, parameters)
+
+    async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Carry out a statement; the number of rows it changed: 2 for each that an upsert changed, 0 if as before."""
+        if parameters:
+            sql = self._connection.cursor().mogrify(sql, tuple(parameters))
+        return await _query(self._connection, sql)
+
+    async def insert(self, sql: str, parameters: Sequence[Any]) -> int:
+        """Insert one row; the number that the server gave it."""
+        await self.execute(sql, parameters)
+        return self._connection.insert_id()
+
+
+class Database:
+    """The connections of one process: at most `connections`, the one that was used last first."""
+
+    def __init__(self, address: Address, connections: int) -> None:
+        self.address = address
+        self.statement_max_bytes = STATEMENT_MAX_BYTES
+        self._idle: list[Connection] = []
+        self._slots = asyncio.Semaphore(connections)
+        self._closed = False
+
+    @classmethod
+    async def open(cls, url: str, *, connections: int = 8) -> Database:
+        """A database that connects when it is first needed.
+
+        Raises:
+            ConfigurationError: `url` is no address of a database.
+        """
+        return cls(Address.of(url), connections)
+
+    async def close(self) -> None:
+        """Close what is idle now, and whatever is in use as soon as it is given back."""
+        self._closed = True
+        while self._idle:
+            await _say_goodbye(self._idle.pop())
+
+    async def ping(self) -> None:
+        """Raises Unavailable when the database does not answer."""
+        await self.fetch("SELECT 1")
+
+    async def fetch(
+        self, sql: str, parameters: Sequence[Any] = (), *, timeout_s: float | None = READ_TIMEOUT_S
+    ) -> list[tuple[Any, ...]]:
+        """The rows of one query.
+
+        Raises:
+            Unavailable: the database is away, or did not answer in time.
+        """
+        with _meaning():
+            async with asyncio.timeout(timeout_s), self._slots:
+                connection, fresh = await self._take()
+                try:
+                    try:
+                        rows = await _fetch(connection, sql, parameters)
+                    except Exception as error:
+                        if fresh or not _is_lost(error):
+                            raise
+                        self._drop(connection)
+                        connection = await self._connect()
+                        rows = await _fetch(connection, sql, parameters)
+                except BaseException as error:
+                    # What the server answered leaves the connection as it was; after anything else it is not trusted.
+                    if isinstance(error, MySQLError) and not _is_lost(error):
+                        self._give_back(connection)
+                    else:
+                        connection.close()
+                    raise
+                self._give_back(connection)
+                return rows
+
+    @contextlib.asynccontextmanager
+    async def transaction(self, *, timeout_s: float | None = WRITE_TIMEOUT_S) -> AsyncIterator[Transaction]:
+        """Statements that are committed when the context ends, and rolled back when it ends by an exception.
+
+        Raises:
+            Locked: others' locks got in the way; trying again may help.
+            Unavailable: the database is away: nothing was committed, or, if the commit got no answer, all was.
+        """
+        async with self._transaction("BEGIN", timeout_s) as transaction:
+            yield transaction
+
+    def lock_name(self, purpose: str) -> str:
+        """A name for GET_LOCK, of at most 64 characters, that other databases of the server do not use."""
+        return f"chat-{purpose}-{hashlib.sha256(self.address.database.encode()).hexdigest()[:32]}"
+
+    @contextlib.asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Transaction]:
+        """Queries that all see the data as they are now, however long they take."""
+        async with self._transaction("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY", None) as transaction:
+            yield transaction
+
+    async def commit(self, unit: Callable[[Transaction], Awaitable[Result]]) -> Result:
+        """Run a unit of work as one transaction, again when others' locks get in its way.
+
+        Raises:
+            Unavailable: the database is away, or the locks stay.
+        """
+        for attempt in range(1, LOCK_ATTEMPTS + 1):
+            try:
+                async with self.transaction() as transaction:
+                    return await unit(transaction)
+            except Locked:
+                if attempt == LOCK_ATTEMPTS:
+                    raise
+                await asyncio.sleep(random.uniform(0.005, 0.02) * 2**attempt)  # noqa: S311 - spreads the retries
+        raise AssertionError("unreachable")
+
+    @contextlib.asynccontextmanager
+    async def _transaction(self, begin: str, timeout_s: float | None) -> AsyncIterator[Transaction]:
+        with _meaning():
+            async with asyncio.timeout(timeout_s), self._slots:
+                connection = await self._begin(begin)
+                try:
+                    yield Transaction(connection)
+                    await connection.commit()
+                except Exception as error:
+                    await self._roll_back(connection, error)
+                    raise
+                except BaseException:
+                    # Cancelled, perhaps amid an answer: the server rolls back what it hears no more of.
+                    connection.close()
+                    raise
+                self._give_back(connection)
+
+    async def _begin(self, begin: str) -> Connection:
+        """A connection with a transaction begun: nothing is lost when an idle one turns out to be dead."""
+        connection, fresh = await self._take()
+        try:
+            await self._start(connection, begin)
+        except Exception as error:
+            self._drop(connection)
+            if fresh or not _is_lost(error):
+                raise
+            connection = await self._connect()
+            try:
+                await self._start(connection, begin)
+            except BaseException:
+                connection.close()
+                raise
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    async def _start(self, connection: Connection, begin: str) -> None:
+        if begin != "BEGIN":
+            await _query(connection, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        await _query(connection, begin)
+
+    async def _roll_back(self, connection: Connection, error: Exception) -> None:
+        if not _is_lost(error):
+            with contextlib.suppress(Exception):
+                await connection.rollback()
+                self._give_back(connection)
+                return
+        connection.close()
+
+    async def _take(self) -> tuple[Connection, bool]:
+        """A connection, and whether it was made just now."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.connected:
+                return connection, False
+        return await self._connect(), True
+
+    async def _connect(self) -> Connection:
+        connection: Connection | None = None
+        try:
+            # The driver's own timeout ends when the server accepts; one that then keeps silent would hold us for ever.
+            async with asyncio.timeout(2 * CONNECT_TIMEOUT_S):
+                connection = await self.address.connect()
+                for statement in _SESSION:
+                    await _query(connection, statement)
+                packet = (await _fetch(connection, "SELECT @@max_allowed_packet", ()))[0][0]
+        except BaseException:
+            if connection is not None:
+                connection.close()
+            raise
+        self.statement_max_bytes = min(STATEMENT_MAX_BYTES, int(packet) - 1024)
+        return connection
+
+    def _give_back(self, connection: Connection) -> None:
+        if self._closed or not connection.connected:
+            connection.close()
+        else:
+            self._idle.append(connection)
+
+    def _drop(self, connection: Connection) -> None:
+        """One that lay idle is dead: the others will be, too."""
+        connection.close()
+        while self._idle:
+            self._idle.pop().close()
+
+
+class Locked(Unavailable):
+    """Others' locks got in a transaction's way: it was rolled back, and may be tried again."""
+
+    def __init__(self) -> None:
+        super().__init__("MySQL is busy: others hold the rows that this needs.")
+
+
+async def migrate(url: str, *, wait_s: float = 0.0) -> bool:
+    """Bring the database to the newest schema; True when there was something to do. Many may do so at once.
+
+    `wait_s` is how long to wait for the server to come up.
+
+    Raises:
+        ConfigurationError: the server refuses us, or the schema is newer than this program.
+        Unavailable: the server is away.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + wait_s
+    database = await Database.open(url, connections=2)
+    try:
+        while True:
+            try:
+                return await _migrate(database)
+            except Unavailable as error:
+                if loop.time() < deadline:
+                    await asyncio.sleep(0.5)
+                    continue
+                cause = error.__cause__
+                if isinstance(cause, MySQLError) and cause.args[0] in _MISCONFIGURED:
+                    raise ConfigurationError(f"{error.detail} ({database.address}: {cause.args[1]})") from error
+                raise
+    finally:
+        await database.close()
+
+
+async def _migrate(database: Database) -> bool:
+    if await _revision(database) == HEAD:
+        return False
+    lock = database.lock_name("migrate")
+    async with database.transaction(timeout_s=None) as holding:
+        if (await holding.fetch("SELECT GET_LOCK(%s, %s)", (lock, MIGRATION_WAIT_S)))[0][0] != 1:
+            raise Unavailable("MySQL is being migrated by another process, which takes long.")
+        try:
+            revision = await _revision(database)
+            if revision == HEAD:
+                return False
+            if revision is not None and revision not in REVISIONS:
+                raise ConfigurationError(
+                    f"The database {database.address} has schema {revision}, and this program knows up to {HEAD}:"
+                    " it was made by a newer version. It was left as it is."
+                )
+            from chat_system.stack.migrations import upgrade  # noqa: PLC0415 - Alembic is slow to import
+
+            with _meaning():
+                await upgrade(database.address.connect)
+            log.info("database migrated", database=str(database.address), revision=HEAD)
+            return True
+        finally:
+            await holding.fetch("SELECT RELEASE_LOCK(%s)", (lock,))
+
+
+async def _revision(database: Database) -> str | None:
+    """The schema revision of the database; None when it has none yet."""
+    known = await database.fetch(
+        "SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'alembic_version'"
+    )
+    rows = await database.fetch("SELECT version_num FROM alembic_version") if known else []
+    return str(rows[0][0]) if rows else None
+
+
+async def _fetch(connection: Connection, sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+    cursor = connection.cursor()
+    await cursor.execute(sql, tuple(parameters) or None)
+    return list(await cursor.fetchall())
+
+
+async def _query(connection: Connection, sql: str) -> int:
+    """Carry out a statement that answers no rows; how many it changed."""
+    # Not through a cursor: it would fetch the server's warnings, and MySQL has one for each upsert.
+    await connection.query(sql)  # type: ignore[no-untyped-call]
+    return connection.affected_rows()
+
+
+async def _say_goodbye(connection: Connection) -> None:
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(1.0):
+            await connection.ensure_closed()
+    connection.close()
+
+
+def _number(error: BaseException) -> int | None:
+    number = error.args[0] if isinstance(error, MySQLError) and error.args else None
+    return number if isinstance(number, int) else None
+
+
+def _is_lost(error: BaseException) -> bool:
+    """Whether the connection can't be used any more: the driver says so, or the conversation went out of step."""
+    if isinstance(error, InterfaceError | InternalError | OSError | EOFError):
+        return True
+    return _number(error) in _LOST
+
+
+@contextlib.contextmanager
+def _meaning() -> Any:
+    """Turn the driver's errors into what they mean for a caller; data errors pass as they are."""
+    try:
+        yield
+    except (MySQLError, OSError, EOFError, TimeoutError) as error:
+        number = _number(error)
+        if number in _LOCKED:
+            raise Locked from error
+        DATABASE_ERRORS.inc()
+        if isinstance(error, TimeoutError):
+            raise Unavailable("MySQL does not answer.") from error
+        if number in _REFUSED:
+            raise Unavailable(f"MySQL {_REFUSED[number]}.") from error
+        if _is_lost(error):
+            raise Unavailable("MySQL is away.") from error
+        raise

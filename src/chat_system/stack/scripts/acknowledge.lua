@@ -1,0 +1,138 @@
+#!lua flags=allow-oom
+-- A projection has applied entries durably: takes them off the stream's pending list, takes what the store holds now
+-- off the tails, and trims the stream below what every group has taken.
+--
+-- KEYS[1]  the partition's `meta` key
+-- ARGV[1]  the consumer group
+-- ARGV[2]  MessagePack: [[stream id, how many of its facts count for the group, which of them are applied] …];
+--          a count of 0: there are others, which are not
+-- ARGV[3]  MessagePack: [[application, chat, [[number, revision] …], version or 0] …], of the store's group; else empty
+-- Returns how many facts left the backlog: none of what another had acknowledged before.
+
+local IDLE_S = 3600
+
+local meta = KEYS[1]
+local P = string.sub(meta, 1, -5)
+local stream, group = P .. 'stream', ARGV[1]
+
+local function settle(application, chat, messages, version)
+  local name = application .. ':' .. chat
+  local tail, order = P .. 't:' .. name, P .. 'z:' .. name
+  if #messages > 0 then
+    local numbers, revisions = {}, {}
+    for index, message in ipairs(messages) do
+      numbers[index], revisions[index] = message[1], message[2]
+    end
+    local latest = redis.call('ZMSCORE', order, unpack(numbers))
+    local done = {}
+    for index, number in ipairs(numbers) do
+      -- What has changed again since stays.
+      if latest[index] and tonumber(latest[index]) <= revisions[index] then
+        done[#done + 1] = number
+      end
+    end
+    if #done > 0 then
+      redis.call('ZREM', order, unpack(done))
+      redis.call('HDEL', tail, unpack(done))
+      redis.call('HDEL', P .. 'e:' .. name, unpack(done))
+    end
+  end
+  local own = P .. 'ct:' .. application
+  if version > 0 then
+    local state = redis.call('HGET', own, chat)
+    -- Byte 24 to 31 of a fact are its version: see `head` in append.lua.
+    if state and struct.unpack('>I8', state, 24) <= version then
+      redis.call('HDEL', own, chat)
+    end
+    if redis.call('EXISTS', own) == 0 then
+      redis.call('EXPIRE', P .. 'a:' .. application, IDLE_S)
+    end
+  end
+  if redis.call('EXISTS', order) == 0 and redis.call('HEXISTS', own, chat) == 0 then
+    redis.call('EXPIRE', P .. 'c:' .. name, IDLE_S)
+  end
+end
+
+local function numbers_of(id)
+  local epoch, sequence = string.match(id, '(%d+)-(%d+)')
+  return tonumber(epoch), tonumber(sequence)
+end
+
+-- The first entry that some group still needs.
+local function trim()
+  local low_epoch, low_sequence
+  for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    local fields = {}
+    for index = 1, #info, 2 do
+      fields[info[index]] = info[index + 1]
+    end
+    local epoch, sequence
+    if fields['pending'] > 0 then
+      epoch, sequence = numbers_of(redis.call('XPENDING', stream, fields['name'])[2])
+    else
+      epoch, sequence = numbers_of(fields['last-delivered-id'])
+      sequence = sequence + 1
+    end
+    if not low_epoch or epoch < low_epoch or (epoch == low_epoch and sequence < low_sequence) then
+      low_epoch, low_sequence = epoch, sequence
+    end
+  end
+  if low_epoch then
+    redis.call('XTRIM', stream, 'MINID', '=', low_epoch .. '-' .. low_sequence)
+  end
+end
+
+if redis.call('EXISTS', stream) == 0 then
+  return 0
+end
+
+-- Of an entry that is applied in part, which part: whoever takes it over need not apply that again.
+local parts_key = P .. 'part:' .. group
+
+local function known_parts(id)
+  local known, count = {}, 0
+  for index in string.gmatch(redis.call('HGET', parts_key, id) or '', '%d+') do
+    known[tonumber(index)] = true
+    count = count + 1
+  end
+  return known, count
+end
+
+local function apply_in_part(id, indices)
+  if #redis.call('XPENDING', stream, group, id, id, 1) == 0 then
+    return 0
+  end
+  local known = known_parts(id)
+  local new = 0
+  local text = redis.call('HGET', parts_key, id) or ''
+  for _, index in ipairs(indices) do
+    if not known[index] then
+      text = text .. ' ' .. index
+      new = new + 1
+    end
+  end
+  redis.call('HSET', parts_key, id, text)
+  return new
+end
+
+local done = 0
+for _, applied in ipairs(cmsgpack.unpack(ARGV[2])) do
+  local id, count = applied[1], applied[2]
+  if count == 0 then
+    done = done + apply_in_part(id, applied[3])
+  elseif redis.call('XACK', stream, group, id) == 1 then
+    local _, before = known_parts(id)
+    done = done + count - before
+    redis.call('HDEL', parts_key, id)
+  end
+end
+if ARGV[3] ~= '' then
+  for _, chat in ipairs(cmsgpack.unpack(ARGV[3])) do
+    settle(chat[1], chat[2], chat[3], chat[4])
+  end
+end
+if done > 0 and (group == 'store' or group == 'search') then
+  redis.call('HINCRBY', meta, group .. '_done', done)
+end
+trim()
+return done

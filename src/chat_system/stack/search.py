@@ -1,0 +1,346 @@
+"""Substring search in Elasticsearch: exact in every script, at any length, answered from the index alone.
+
+A message is one document, whose version is the message's revision: writing is idempotent and takes any order. A
+tombstone stays as a document without text, so that no older state can come back and the documents are as many as
+the rows.
+
+Not promised: that a search sees what was just applied. The index shows it within a second (`refresh_interval`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any
+
+from elasticsearch import AsyncElasticsearch, NotFoundError
+from msgspec import Struct, json
+
+from chat_system import telemetry
+from chat_system.errors import Unavailable
+from chat_system.model import ApplicationId, FoundMessage, Message, fold, raw, rfc3339
+from chat_system.ports import Entry, Found
+from chat_system.stack.indices import MISSING, Indices, answering, blames_the_document
+
+REQUEST_MAX_BYTES = 1_000_000
+"""Of one bulk request. aiohttp warns of bodies over 1 MiB, and larger ones were no faster."""
+
+REQUEST_MAX_DOCUMENTS = 1_250
+AT_ONCE = 4
+"""Bulk requests of one `apply` under way together: the bodies of some are made while Elasticsearch takes others."""
+
+LEAVE_S = 0.0005
+"""How long a request is given to leave."""
+
+BULK_TIMEOUT_S = 60.0
+SHARDS_TIMEOUT = "10s"
+"""How long Elasticsearch itself waits for a shard that is away before it says so."""
+
+PING_TIMEOUT_S = 2.0
+ERASE_PIECE_DOCUMENTS = 10_000
+ERASE_TIMEOUT_S = 120.0
+
+GRAM = 3
+CONFLICT = 409
+
+_BULK_HEADERS = {"accept": "application/json", "content-type": "application/x-ndjson"}
+_BULK_PARAMETERS = {
+    "require_alias": "true",
+    "timeout": SHARDS_TIMEOUT,
+    "filter_path": "items.*.status,items.*.error.type,items.*.error.reason",
+}
+_LINES = b'{"index":{"_id":"%d:%d:%d","routing":"%d","version":%d,"version_type":"external"}}\n%b\n'
+_encode = json.Encoder().encode
+
+
+class Rejected(Exception):
+    """Elasticsearch refuses a document for what is in it."""
+
+
+class _Shown(Struct, omit_defaults=True, gc=False):
+    """The rest of what a reader gets to see; `body` where it is not the folded text."""
+
+    revision: int
+    sender: str | None
+    metadata: str | None
+    updated_at: int | None
+    body: str | None = None
+
+
+class _Document(Struct, omit_defaults=True, gc=False):
+    """What is indexed of a message; a tombstone has no text and nothing to show."""
+
+    room: str
+    chat: int
+    number: int
+    created_at: int
+    folded: str | None = None
+    message: _Shown | None = None
+    deleted: bool = False
+
+
+class StackSearch:
+    """Reads and keeps the index. `require` and `require_chat` raise NotFound for what a caller may not search."""
+
+    def __init__(
+        self,
+        client: AsyncElasticsearch,
+        alias: str,
+        require: Callable[[ApplicationId], Awaitable[None]],
+        require_chat: Callable[[ApplicationId, int], Awaitable[None]],
+    ) -> None:
+        self.client = client
+        self.alias = alias
+        self.indices = Indices(client, alias)
+        self._bulk = client.options(request_timeout=BULK_TIMEOUT_S)
+        self._require = require
+        self._require_chat = require_chat
+
+    async def create(self) -> None:
+        """Make the first index where there is none. See `Indices.create`."""
+        await self.indices.create()
+
+    async def apply(self, entries: Sequence[Entry]) -> None:
+        """See `ports.SearchIndex.apply`.
+
+        Raises:
+            Rejected: a document was refused for what is in it; the others of the call may be indexed or not.
+        """
+        try:
+            await self.write(self.alias, entries)
+        except NotFoundError:
+            telemetry.log.warning("search index was missing: made an empty one, a reindex fills it", alias=self.alias)
+            await self.indices.create()
+            # Retried by who called: an index that was made this moment need not be ready.
+            raise Unavailable("Elasticsearch is away: the search index had to be made.") from None
+        telemetry.INDEXED.inc(len(entries))
+
+    async def write(self, alias: str, entries: Sequence[Entry]) -> None:
+        """Index the entries behind an alias.
+
+        Raises:
+            Rejected, Unavailable: as `apply` does.
+            NotFoundError: there is no such alias.
+        """
+        free = asyncio.Semaphore(AT_ONCE)
+        errors: list[Exception] = []
+
+        async def send(piece: Sequence[Entry], body: bytes) -> None:
+            try:
+                await self._send(alias, piece, body)
+            except Exception as error:  # noqa: BLE001 - raised below, when the others have ended
+                errors.append(error)
+            finally:
+                free.release()
+
+        async with asyncio.TaskGroup() as group:
+            for piece, body in _pieces(entries):
+                await free.acquire()
+                group.create_task(send(piece, body))
+                # Elasticsearch shall work on it while the next body is made.
+                await asyncio.sleep(LEAVE_S)
+        # While a part is away nothing is anyone's fault yet.
+        for error in sorted(errors, key=lambda error: not isinstance(error, Unavailable)):
+            raise error
+
+    async def in_chat(
+        self, application: ApplicationId, chat: int, folded: str, *, before: int | None, limit: int
+    ) -> Sequence[Message]:
+        """See `ports.SearchIndex.in_chat`."""
+        await self._require_chat(application, chat)
+        wanted = [{"term": {"room": f"{application}:{chat}"}}, _contains(folded)]
+        if before is not None:
+            wanted.append({"range": {"number": {"lt": before}}})
+        hits = await self._search(application, wanted, limit=limit, sort=[{"number": "desc"}])
+        return [Message(*_message(hit)) for hit in hits]
+
+    async def in_application(
+        self, application: ApplicationId, folded: str, *, after: Found | None, limit: int
+    ) -> Sequence[tuple[Found, FoundMessage]]:
+        """See `ports.SearchIndex.in_application`."""
+        await self._require(application)
+        hits = await self._search(
+            application,
+            [{"term": {"_routing": str(application)}}, _contains(folded)],
+            limit=limit,
+            sort=[{"created_at": "desc"}, {"chat": "desc"}, {"number": "desc"}],
+            after=None if after is None else [after.created_at, after.chat, after.number],
+        )
+        return [
+            (
+                Found(hit["created_at"], hit["chat"], hit["number"]),
+                FoundMessage(*_message(hit), chat_number=hit["chat"]),
+            )
+            for hit in hits
+        ]
+
+    async def count(self, application: ApplicationId, *, alias: str | None = None) -> int:
+        """How many documents the index shows of an application, tombstones included. Raises Unavailable."""
+        try:
+            async with answering():
+                answer = await self.client.count(
+                    index=alias or self.alias,
+                    routing=str(application),
+                    query={"term": {"_routing": str(application)}},
+                )
+        except NotFoundError:
+            return 0
+        _whole(answer)
+        return int(answer["count"])
+
+    async def refresh(self, *, alias: str | None = None) -> None:
+        """Make searches see all that was applied. Raises Unavailable."""
+        async with answering():
+            _whole(await self.client.indices.refresh(index=alias or self.alias, ignore_unavailable=True))
+
+    async def erase(self, application: ApplicationId) -> None:
+        """Delete an application's documents, in bounded pieces; also where a reindex has put them.
+
+        What is applied afterwards comes back: call it again when no more can be on its way.
+
+        Raises:
+            Unavailable: Elasticsearch is away; what it has deleted stays deleted.
+        """
+        client = self.client.options(request_timeout=ERASE_TIMEOUT_S)
+        for name in await self.indices.all():
+            left = True
+            while left:
+                # A piece is found by a search, which must see what was just applied and no more what was deleted.
+                async with answering():
+                    await client.indices.refresh(index=name, ignore_unavailable=True)
+                    answer = await client.delete_by_query(
+                        index=name,
+                        ignore_unavailable=True,
+                        routing=str(application),
+                        query={"term": {"_routing": str(application)}},
+                        conflicts="proceed",
+                        max_docs=ERASE_PIECE_DOCUMENTS,
+                    )
+                if answer["failures"] or answer["timed_out"]:
+                    raise Unavailable("Elasticsearch is away: it could not delete all.")
+                left = answer["deleted"] + answer["version_conflicts"] > 0
+
+    async def ping(self) -> None:
+        """Raises Unavailable unless a search would be answered."""
+        with contextlib.suppress(NotFoundError):
+            async with answering():
+                await self.client.options(request_timeout=PING_TIMEOUT_S).search(
+                    index=self.alias,
+                    allow_partial_search_results=False,
+                    size=0,
+                    terminate_after=1,
+                    track_total_hits=False,
+                )
+
+    async def _send(self, alias: str, piece: Sequence[Entry], body: bytes) -> None:
+        async with answering():
+            answer = await self._bulk.perform_request(
+                "POST", f"/{alias}/_bulk", params=_BULK_PARAMETERS, headers=_BULK_HEADERS, body=body
+            )
+        items = [item["index"] for item in answer.body["items"]]
+        if len(items) != len(piece):
+            raise Unavailable("Elasticsearch is away: it answered for some of the documents only.")
+        failed = [
+            (entry, item)
+            for entry, item in zip(piece, items, strict=True)
+            if item["status"] >= 300 and item["status"] != CONFLICT
+        ]
+        for _, item in failed:
+            if item["status"] == MISSING:
+                raise NotFoundError(item["error"]["type"], answer.meta, item)
+            if not blames_the_document(item["status"], item["error"]["type"]):
+                raise Unavailable(f"Elasticsearch is away ({item['status']} {item['error']['type']}).")
+        for entry, item in failed:
+            where = f"application {entry.application}, chat {entry.chat}, message {entry.message.number}"
+            raise Rejected(f"{where}: {item['error']['type']}: {item['error']['reason']}")
+
+    async def _search(
+        self,
+        application: ApplicationId,
+        wanted: list[dict[str, Any]],
+        *,
+        limit: int,
+        sort: list[dict[str, Any]],
+        after: list[int] | None = None,
+    ) -> list[dict[str, Any]]:
+        for _ in range(2):
+            try:
+                async with answering():
+                    answer = await self.client.search(
+                        index=self.alias,
+                        routing=str(application),
+                        allow_partial_search_results=False,
+                        filter_path="hits.hits._source",
+                        track_total_hits=False,
+                        size=limit,
+                        query={"bool": {"filter": wanted}},
+                        sort=sort,
+                        search_after=after,
+                    )
+            except NotFoundError:
+                # Before the first message there is no index; or a reindex has just put another one behind the alias.
+                continue
+            return [hit["_source"] for hit in answer.body.get("hits", {}).get("hits", ())]
+        return []
+
+
+def _pieces(entries: Sequence[Entry]) -> Iterator[tuple[Sequence[Entry], bytes]]:
+    """The entries in pieces of one bulk request each, with its body."""
+    lines: list[bytes] = []
+    start = size = 0
+    for end, entry in enumerate(entries):
+        added = _lines(entry)
+        if lines and (size + len(added) > REQUEST_MAX_BYTES or len(lines) == REQUEST_MAX_DOCUMENTS):
+            yield entries[start:end], b"".join(lines)
+            lines, start, size = [], end, 0
+        lines.append(added)
+        size += len(added)
+    if lines:
+        yield entries[start:], b"".join(lines)
+
+
+def _lines(entry: Entry) -> bytes:
+    application, chat, state = entry.application, entry.chat, entry.message
+    number, body, metadata = state.number, state.body, state.metadata
+    document = _Document(f"{application}:{chat}", chat, number, state.created_at)
+    if body is None:
+        document.deleted = True
+    else:
+        document.folded = folded = fold(body)
+        document.message = _Shown(
+            state.revision,
+            state.sender,
+            None if metadata is None else metadata.decode(),
+            state.updated_at,
+            None if folded == body else body,
+        )
+    return _LINES % (application, chat, number, application, state.revision, _encode(document))
+
+
+def _contains(folded: str) -> dict[str, Any]:
+    if len(folded) < GRAM:
+        return {"term": {"folded": folded}}
+    return {"match_phrase": {"folded.three": folded}}
+
+
+def _message(source: dict[str, Any]) -> tuple[Any, ...]:
+    """The fields of a Message, in their order."""
+    shown = source["message"]
+    created = rfc3339(source["created_at"])
+    updated, metadata = shown["updated_at"], shown["metadata"]
+    return (
+        source["number"],
+        shown["sender"],
+        shown.get("body", source["folded"]),
+        raw(None if metadata is None else metadata.encode()),
+        shown["revision"],
+        created,
+        created if updated is None else rfc3339(updated),
+    )
+
+
+def _whole(answer: Any) -> None:
+    """Raise Unavailable when a part of the index did not answer."""
+    if answer["_shards"]["failed"]:
+        raise Unavailable("Elasticsearch is away: a part of the index does not answer.")

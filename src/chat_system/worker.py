@@ -1,0 +1,63 @@
+"""The process that applies: runs the projections of stack mode until it is told to stop.
+
+Any number of workers share the work. SIGTERM and SIGINT end one in order: what it has begun to apply is applied and
+acknowledged, what it has only read goes to the others at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+
+from chat_system.errors import ConfigurationError
+from chat_system.settings import Settings
+from chat_system.telemetry import log, serve_metrics
+from chat_system.wiring import House, open_house
+
+FINISH_S = 60.0
+"""How long what was begun may take to end. Whatever is lost then is read again by others."""
+
+MEASURE_EVERY_S = 2.0
+
+
+def work(settings: Settings) -> None:
+    """Work until a signal ends it.
+
+    Raises:
+        ConfigurationError: it can't start, and why.
+    """
+    if settings.mode != "stack":
+        raise ConfigurationError("`work` is for CHAT_MODE=stack: in embedded mode the server does its own work.")
+    asyncio.run(_work(settings))
+
+
+async def _work(settings: Settings) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    async with open_house(settings, working=True) as house:
+        if settings.worker_port:
+            serve_metrics(settings.host, settings.worker_port)
+        log.info("working", on=house.where, process=os.getpid())
+        running = [asyncio.create_task(house.run()), asyncio.create_task(_keep_measuring(house))]
+        told = asyncio.create_task(stopping.wait())
+        await asyncio.wait((told, *running), return_when=asyncio.FIRST_COMPLETED)
+        if not told.done():
+            # Nothing of it ends by itself.
+            told.cancel()
+            await asyncio.gather(*running)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(house.finish(), FINISH_S)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+    log.info("stopped")
+
+
+async def _keep_measuring(house: House) -> None:
+    while True:
+        await house.measure()
+        await asyncio.sleep(MEASURE_EVERY_S)
