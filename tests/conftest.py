@@ -4,8 +4,9 @@
                            per entry of HOUSES, so every test that uses it runs against every house. Isolate
                            by a fresh application; never kill it, never count on it being empty.
                            Synchronous: usable from Hypothesis and threads by its `url`.
+                           only("embedded", because="...") marks tests that are about one house.
     serve        function  serve(**settings) starts a house for this test alone: own port, own storage,
-                           killed at the end. serve(rate_per_s=5) sets CHAT_RATE_PER_S.
+                           discarded at the end. serve(rate_per_s=5) sets CHAT_RATE_PER_S.
     build_house  function  the same without starting it, for tests of starting and refusing to start.
     connect      function  connect(house, headers=None) opens a Client (tests/client.py), closed at the end.
     client       function  a Client of `house`.
@@ -13,7 +14,10 @@
     chat         function  a ChatAt: a fresh chat of that application, through `client`.
     other_chat   function  a ChatAt in another fresh application, for tests of isolation.
 
-When a test fails, the tail of the log of every house that ran is added to its report.
+When a test fails, the tail of the log of every house that ran is added to its report. The last lines of a run say
+which servers the stack house stood on, or why it was left out (tests/servers/shared.py).
+
+`-k stack` runs what is about the stack house only, `-k "not stack"` all but that; the latter starts no server.
 """
 
 from __future__ import annotations
@@ -28,18 +32,44 @@ import pytest
 
 from tests.client import Application, ChatAt, Client
 from tests.houses import HOUSES, House, SettingValue
+from tests.servers.shared import RunServers, missing, run_servers, set_run_servers
+from tests.stack_place import leave_stack_place
 
 BuildHouse = Callable[..., House]
 Connect = Callable[..., Client]
 
 LOG_TAIL_CHARACTERS = 6000
 
+RUN_FOLDER = "chat_run_folder"
+
 _alive: list[House] = []
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let SIGTERM end a run as Ctrl-C does, through the fixtures' ends: else its servers would outlive it."""
+    """Join the run's servers, none of which is started yet.
+
+    SIGTERM ends a run as Ctrl-C does, through the fixtures' ends: else its servers would outlive it.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    shared: dict[str, str] = getattr(config, "workerinput", {})
+    set_run_servers(RunServers(Path(shared[RUN_FOLDER]) if shared else None))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process of pytest-xdist where the run's servers are agreed upon."""
+    node.workerinput[RUN_FOLDER] = str(run_servers().folder)
+
+
+def pytest_unconfigure() -> None:
+    """Leave the run's servers. The first process of the run sees them end."""
+    run_servers().close()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Have the servers started while the first tests run, if any test will want them."""
+    if not session.config.option.collectonly and any("stack" in item.nodeid for item in session.items):
+        run_servers().begin()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -55,14 +85,33 @@ def pytest_runtest_makereport(
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say in the last lines what the suites ran against."""
-    terminalreporter.write_line(f"houses tested: {', '.join(sorted(HOUSES))}; no other servers are needed or used")
+    """Say in the last lines what the suites ran against, and what was left out."""
+    used = ", ".join(f"{name} {version}" for name, version in sorted(run_servers().used().items()))
+    terminalreporter.write_line(f"houses tested: {', '.join(sorted(HOUSES))}; servers used: {used or 'none'}")
+    if "stack" not in HOUSES:
+        lacks = ", no ".join(missing())
+        terminalreporter.write_line(f"left out: every test of the stack house, since this machine has no {lacks}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stack_place_end() -> Iterator[None]:
+    """Servers that were given are left as they were found."""
+    yield
+    leave_stack_place()
 
 
 @pytest.fixture(scope="session", params=sorted(HOUSES))
 def house_name(request: pytest.FixtureRequest) -> str:
     """The house that this run of the test is about."""
     return str(request.param)
+
+
+def only(name: str, because: str) -> pytest.MarkDecorator:
+    """Marks tests, or as `pytestmark` a module, that are about one house. It says why the other is left out."""
+    assert because
+    if name not in HOUSES:
+        return pytest.mark.skip(f"the {name} house is left out of this run")
+    return pytest.mark.parametrize("house_name", [name], indirect=True)
 
 
 @contextmanager
@@ -75,7 +124,7 @@ def running_house(name: str, folder: Path, settings: Mapping[str, SettingValue] 
         yield own
     finally:
         _alive.remove(own)
-        own.kill()
+        own.discard()
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +136,7 @@ def house(house_name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture
 def build_house(house_name: str, tmp_path: Path) -> Iterator[BuildHouse]:
-    """Makes houses of this test's own, not started; whatever still runs at the end is killed."""
+    """Makes houses of this test's own, not started; all are discarded at the end."""
     built: list[House] = []
 
     def build(**settings: SettingValue) -> House:
@@ -100,7 +149,7 @@ def build_house(house_name: str, tmp_path: Path) -> Iterator[BuildHouse]:
     yield build
     for one in built:
         _alive.remove(one)
-        one.kill()
+        one.discard()
 
 
 @pytest.fixture

@@ -9,7 +9,13 @@ restarts it over the same storage, and hands out everything it logged.
     house.kill()            # SIGKILL, as a crash would
     house.restart()         # kill and start again: same port, same storage
     house.stop()            # SIGTERM, and wait for the orderly end; returns the exit code
+    house.discard()         # kill it, and remove what it stored outside its folder
     house.log_text()        # stdout and stderr of every life so far
+
+The stack house has a worker process besides: start() starts it too, and the words above are about the API process.
+
+    house.kill_worker()     # also freeze_worker, thaw_worker, stop_worker; start() leaves a stopped one alone
+    house.start_worker()
 
 Settings are named as in `chat-system settings`, lower case and without the `CHAT_` in front. Nothing of the
 caller's own CHAT_* environment reaches the server.
@@ -21,15 +27,19 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
 import httpx
+
+from tests.servers.process import free_port
+from tests.servers.shared import Addresses, run_servers, wanted
+from tests.servers.storage import Storage
 
 SettingValue = str | int | float | bool
 
@@ -40,13 +50,6 @@ POLL_INTERVAL_S = 0.03
 
 class HouseDidNotStart(AssertionError):
     """The process ended, or was not ready in READY_TIMEOUT_S; the message carries its log."""
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def environment_value(value: SettingValue) -> str:
@@ -99,12 +102,20 @@ class House:
         named = {f"CHAT_{name.upper()}": environment_value(value) for name, value in ours.items()}
         return inherited | named | {"PYTHONUNBUFFERED": "1"}
 
+    def prepare(self) -> None:
+        """Make what must be there before the first start. Harmless when it is there."""
+
     def spawn(self) -> None:
         """Start the process and return at once, ready or not."""
         assert not self.running, "the house runs already"
-        with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "chat_system", "serve"],
+        self.prepare()
+        self._process = self.run("serve", self.log_path)
+
+    def run(self, command: str, log_path: Path) -> subprocess.Popen[bytes]:
+        """Start a command of `chat-system` in the house's folder and environment."""
+        with log_path.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "chat_system", command],
                 env=self.environment(),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
@@ -157,9 +168,13 @@ class House:
         self.kill()
         self.start()
 
+    def discard(self) -> None:
+        """Kill it for good; what it stored outside its folder is removed."""
+        self.kill()
+
     def log_text(self) -> str:
         """Everything that the server wrote to stdout and stderr, over all its lives."""
-        return self.log_path.read_text("utf-8", errors="replace") if self.log_path.exists() else ""
+        return _text_of(self.log_path)
 
 
 class EmbeddedHouse(House):
@@ -176,4 +191,108 @@ class EmbeddedHouse(House):
         return {"sqlite_path": str(self.sqlite_path)}
 
 
+class StackHouse(House):
+    """An API process and a worker process over MySQL, Redis and Elasticsearch.
+
+    The servers are those of the run, each with a place of this house's own on it. `servers` names others, which the
+    test has to itself: nothing is removed there at the end.
+    """
+
+    name = "stack"
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, SettingValue] | None = None,
+        servers: Addresses | None = None,
+    ) -> None:
+        super().__init__(folder, settings)
+        self.storage = Storage(servers or run_servers().addresses())
+        self.worker_log_path = folder / "worker.log"
+        self._own_servers = servers is not None
+        self._has_database = False
+        self._worker: subprocess.Popen[bytes] | None = None
+        self._worker_wanted = True
+
+    def storage_settings(self) -> dict[str, SettingValue]:
+        return {
+            "mysql_url": self.storage.mysql_url,
+            "redis_url": self.storage.addresses.redis_url,
+            "redis_prefix": self.storage.name,
+            "elasticsearch_url": self.storage.addresses.elasticsearch_url,
+            "elasticsearch_index": self.storage.name,
+        }
+
+    @property
+    def worker_running(self) -> bool:
+        """Whether the worker process is alive."""
+        return self._worker is not None and self._worker.poll() is None
+
+    @property
+    def worker_pid(self) -> int:
+        """The worker's process id, once it was started."""
+        assert self._worker is not None, "the worker was not started"
+        return self._worker.pid
+
+    def prepare(self) -> None:
+        if not self._has_database:
+            self.storage.create_database()
+            self._has_database = True
+
+    def start(self) -> None:
+        """Start the API process, wait until it is ready, and start the worker unless it was stopped by the test."""
+        super().start()
+        if self._worker_wanted and not self.worker_running:
+            self.start_worker()
+
+    def start_worker(self) -> None:
+        """Start the worker process. It is not waited for: its work shows in what it has done."""
+        assert not self.worker_running, "the worker runs already"
+        self._worker_wanted = True
+        self._worker = self.run("work", self.worker_log_path)
+
+    def kill_worker(self) -> None:
+        """End the worker as a crash would. Harmless when it does not run."""
+        self._worker_wanted = False
+        if self._worker is not None:
+            self._worker.kill()
+            self._worker.wait(timeout=EXIT_TIMEOUT_S)
+
+    def stop_worker(self) -> int:
+        """Ask the worker to end (SIGTERM), wait for it, and return its exit code."""
+        assert self._worker is not None, "the worker was not started"
+        self._worker_wanted = False
+        self._worker.send_signal(signal.SIGTERM)
+        return self._worker.wait(timeout=EXIT_TIMEOUT_S)
+
+    def restart_worker(self) -> None:
+        """Kill the worker and start another."""
+        self.kill_worker()
+        self.start_worker()
+
+    def freeze_worker(self) -> None:
+        """SIGSTOP: the worker holds what it has read, and does nothing."""
+        os.kill(self.worker_pid, signal.SIGSTOP)
+
+    def thaw_worker(self) -> None:
+        """SIGCONT: the worker goes on."""
+        os.kill(self.worker_pid, signal.SIGCONT)
+
+    def discard(self) -> None:
+        super().discard()
+        self.kill_worker()
+        if self._has_database and not self._own_servers:
+            self.storage.drop()
+
+    def log_text(self) -> str:
+        """What the API process wrote, then what the worker wrote, over all their lives."""
+        return super().log_text() + _text_of(self.worker_log_path)
+
+
+def _text_of(path: Path) -> str:
+    return path.read_text("utf-8", errors="replace") if path.exists() else ""
+
+
 HOUSES: dict[str, type[House]] = {"embedded": EmbeddedHouse}
+if wanted() and find_spec("chat_system.worker"):
+    HOUSES["stack"] = StackHouse

@@ -1,14 +1,15 @@
-"""Fixtures of the command line's tests.
+"""Fixtures of the command line's tests. Its programs run over an SQLite file, where nothing else is said.
 
 program   a Program over a fresh folder, whose database is there and empty
 sampled   the same, the sample being imported already
 filled    the same with two chats of two messages, and run Inside this process
-house     a House over a database of its own, in this process
+house     a House over storage of its own, in this process: once for each entry of HOUSES
 target    an empty application of that house
 """
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,6 +21,8 @@ from chat_system.wiring import House, migrate, open_house
 from tests.cli.lines import SAMPLE, line, written
 from tests.cli.program import Inside, Program
 from tests.cli.target import Target
+from tests.houses import HOUSES
+from tests.stack_place import stack_place
 
 
 @pytest.fixture(scope="session")
@@ -70,12 +73,15 @@ def filled(
     return Inside(tmp_path, monkeypatch=monkeypatch, capsys=capsys)
 
 
-@pytest.fixture
-async def house(tmp_path: Path, empty_database: Path) -> AsyncIterator[House]:
-    """An empty house in this process."""
-    path = tmp_path / "inside.sqlite3"
-    shutil.copy(empty_database, path)
-    async with open_house(Settings(sqlite_path=str(path))) as opened:
+@pytest.fixture(params=sorted(HOUSES))
+async def house(request: pytest.FixtureRequest, tmp_path: Path, empty_database: Path) -> AsyncIterator[House]:
+    """An empty house in this process, without a worker; once for each kind."""
+    if request.param == "stack":
+        settings = await asyncio.to_thread(lambda: stack_place().settings(tmp_path))
+    else:
+        settings = Settings(sqlite_path=str(tmp_path / "inside.sqlite3"))
+        shutil.copy(empty_database, settings.sqlite_path)
+    async with open_house(settings) as opened:
         yield opened
 
 

@@ -11,10 +11,11 @@ import pytest
 
 from chat_system.model import NAME_MAX_CHARACTERS, MessageEdit, NewChat, NewMessage, Window
 from chat_system.transfer.exporting import ChatNames
-from tests.cli.lines import SAMPLE, line, read
+from tests.cli.lines import SAMPLE, line, read, written
 from tests.cli.program import Program
 from tests.cli.target import Target
-from tests.conftest import BuildHouse, Connect
+from tests.conftest import BuildHouse, Connect, only
+from tests.eventually import eventually
 
 
 async def open_chats(target: Target, *titles: str | None) -> None:
@@ -150,6 +151,7 @@ def test_an_unknown_token_is_one_line(filled: Program, token: str) -> None:
     assert not (filled.folder / "out.ndjson").exists()
 
 
+@only("embedded", because="one process at a time has its file to itself")
 async def test_an_export_works_beside_a_running_server_and_an_import_is_refused(
     serve: BuildHouse, connect: Connect
 ) -> None:
@@ -168,3 +170,27 @@ async def test_an_export_works_beside_a_running_server_and_an_import_is_refused(
         refusal = program.run(*command).refusal()
         assert "is in use by a running server" in refusal
         assert str(server.pid) in refusal
+
+
+@only("stack", because="any number of processes share its servers")
+async def test_an_export_and_an_import_work_beside_running_servers(serve: BuildHouse, connect: Connect) -> None:
+    """What is exported is what the API shows; what is imported is shown by the API, and found."""
+    server = serve()
+    client = connect(server)
+    application = await client.create_application()
+    chat = await client.create_chat(application["token"], title="live")
+    posted = await chat.post("hello", sender="ada", metadata={"a": 1})
+    settings = {"mode": server.name, **server.storage_settings()}
+    program = Program(server.folder, {name: str(value) for name, value in settings.items()})
+    exported = [
+        {"chat": "live", "sender": "ada", "sent_at": posted["created_at"], "body": "hello", "metadata": {"a": 1}}
+    ]
+    assert read(program.succeed("export", application["token"]).output) == exported
+    program.succeed("import", "-", "--name", "copy", given=written(exported))
+    copy = next(one for one in await client.get_json("/applications") if one["name"] == "copy")
+    assert read(program.succeed("export", copy["token"]).output) == exported
+
+    async def found() -> list[str]:
+        return [hit["created_at"] for hit in await client.search(copy["token"], "HELLO")]
+
+    await eventually(found, [posted["created_at"]])

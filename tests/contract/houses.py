@@ -1,19 +1,24 @@
 """The houses under the conformance suite, opened in this process as `wiring` opens them.
 
 A house that is added to OPENERS joins every test of this folder but those of one house's own tables
-(test_embedded_*.py). An opener gets an empty folder or one that it has used before: opening it again must
-find everything that was there.
+(test_embedded_*.py, test_stack_*.py). An opener gets an empty folder or one that it has used before: opening it again
+must find everything that was there.
+
+No projection runs by itself here. What the ports promise must hold without one; a test that is about what projections
+bring (counts, the rows themselves, the index of a house whose search lags) says `settle()` first.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from chat_system.embedded.database import Database, migrate_file
 from chat_system.embedded.feed import EmbeddedFeed
@@ -33,12 +38,16 @@ from chat_system.model import (
     Receipt,
     Window,
 )
-from chat_system.ports import Feed, Journal, SearchIndex, Store
+from chat_system.ports import Feed, Journal, Projection, SearchIndex, Store
 from chat_system.projector import Projector
+from chat_system.wiring import open_house
+from tests.servers.shared import wanted
+from tests.stack_place import stack_place
 
 TOKEN_CHARACTERS = 43
 SQLITE_FILE = "chat.sqlite3"
 CLOSE_TIMEOUT_S = 15.0
+SETTLING_BATCH = 2_000
 
 
 @dataclass
@@ -49,6 +58,11 @@ class Ports:
     store: Store
     search: SearchIndex
     feed: Feed
+    projections: Sequence[Projection] = field(default=("search",), kw_only=True)
+    """Those that have something to do."""
+
+    refresh: Callable[[], Awaitable[None]] | None = field(default=None, kw_only=True)
+    """What makes the index show all that was applied to it; None where it always does."""
 
 
 @dataclass
@@ -87,7 +101,20 @@ def _migrated_file() -> bytes:
         return path.read_bytes()
 
 
+@asynccontextmanager
+async def open_stack(folder: Path) -> AsyncIterator[Ports]:
+    """MySQL, Redis and Elasticsearch, without a worker."""
+    settings = await asyncio.to_thread(lambda: stack_place().settings(folder))
+    async with open_house(settings) as house:
+        search: Any = house.search
+        await search.create()
+        four = house.journal, house.store, house.search, house.feed
+        yield Ports(*four, projections=("store", "search"), refresh=search.refresh)
+
+
 OPENERS: dict[str, Opener] = {"embedded": open_embedded}
+if wanted() and find_spec("chat_system.worker"):
+    OPENERS["stack"] = open_stack
 
 
 class OpenHouse:
@@ -133,9 +160,22 @@ class OpenHouse:
         """The feed of the open house."""
         return self.ports.feed
 
-    def projector(self, batch: int = 200) -> Projector:
-        """A projector of the search index, as the wiring makes one."""
-        return Projector("search", self.journal, self.search.apply, batch=batch)
+    def projector(self, batch: int = 200, projection: Projection = "search") -> Projector:
+        """A projector, as the wiring makes one."""
+        apply = self.search.apply if projection == "search" else self.store.apply  # type: ignore[attr-defined]
+        return Projector(projection, self.journal, apply, batch=batch)
+
+    async def settle(self) -> None:
+        """Apply all that was accepted, to the store and to the index, as workers would by and by."""
+        for projection in self.ports.projections:
+            await self.projector(SETTLING_BATCH, projection).drain()
+        if self.ports.refresh is not None:
+            await self.ports.refresh()
+
+    async def until_searchable(self) -> None:
+        """The same in a house whose search lags, so that it finds all that was accepted; in any other, nothing."""
+        if self.ports.refresh is not None:
+            await self.settle()
 
     async def new_application(self) -> ApplicationId:
         """A fresh application."""

@@ -79,6 +79,7 @@ async def test_simultaneous_appends_to_many_chats_do_not_mix(ports: OpenHouse) -
     await asyncio.gather(
         *(fill(application, f"{application}.{index}") for application in applications for index in range(6))
     )
+    await ports.settle()
     for application in applications:
         found = await ports.store.chats(application, Window())
         assert [(chat.number, chat.messages_count) for chat in found] == [(n, 8) for n in range(1, 7)]
@@ -117,6 +118,7 @@ async def test_numbering_goes_on_after_reopening(ports: OpenHouse, application: 
     receipt = await ports.post(application, chat, "four")
     assert (receipt.number, receipt.revision) == (4, 6)
     assert await ports.open_chat(application) == chat + 1
+    await ports.settle()
     assert (await ports.store.chat(application, chat)).messages_count == 3
 
 

@@ -40,7 +40,7 @@ async def test_what_was_posted_is_read_by_number(ports: OpenHouse, application: 
     entries = await ports.journal.read(SEARCH, MANY)
     assert places(entries) == [(chat, 1), (chat, 2), (chat, 3)]
     assert {entry.application for entry in entries} == {application}
-    assert [entry.message for entry in entries] == await ports.all_messages(application, chat)
+    assert [entry.message.shown() for entry in entries] == await ports.all_messages(application, chat)
     assert len({entry.position for entry in entries}) == 3
 
 
@@ -85,6 +85,7 @@ async def test_a_read_waits_for_nothing(ports: OpenHouse, application: Applicati
 async def test_the_store_projection_ends_too(ports: OpenHouse, application: ApplicationId, chat: int) -> None:
     """A house that applies to the store at once never has a backlog there; any other comes to its end."""
     await ports.post(application, chat, "one")
+    await ports.settle()
     assert await ports.journal.read("store", MANY) == []
     backlog = await ports.journal.backlog("store")
     assert (backlog.entries, backlog.lag_s, backlog.set_aside) == (0, 0.0, 0)
@@ -123,7 +124,7 @@ async def test_of_what_changed_several_times_the_latest_state_is_read(
     for body in ("first edit", "second edit"):
         await ports.edit(application, chat, 1, body)
     await ports.delete(application, chat, 2)
-    latest = {places([entry])[0]: entry.message for entry in await ports.journal.read(SEARCH, MANY)}
+    latest = {places([entry])[0]: entry.message.shown() for entry in await ports.journal.read(SEARCH, MANY)}
     stored = await ports.all_messages(application, chat)
     assert latest == {(chat, message.number): message for message in stored}
 
@@ -140,6 +141,7 @@ async def test_what_changed_since_it_was_read_is_not_forgotten(
     await ports.edit(application, chat, 3, "cherry three")
     await ports.journal.acknowledge(SEARCH, entries)
     await drain(ports)
+    await ports.until_searchable()
 
     async def found(folded: str) -> list[int]:
         matches = await ports.search.in_chat(application, chat, folded, before=None, limit=10)
@@ -187,6 +189,24 @@ async def test_what_was_set_aside_is_out_of_the_way(ports: OpenHouse, applicatio
     assert sorted(places(await drain(ports))) == [(chat, 1), (chat, 3)]
     backlog = await ports.journal.backlog(SEARCH)
     assert (backlog.entries, backlog.lag_s, backlog.set_aside) == (0, 0.0, 1)
+
+
+async def test_what_was_set_aside_is_listed_and_can_be_tried_again(
+    ports: OpenHouse, application: ApplicationId, chat: int
+) -> None:
+    """With its place and its error; tried again it is read like any other, and applied."""
+    await ports.post(application, chat, "apple one", "apple two")
+    entries = await ports.journal.read(SEARCH, MANY)
+    await ports.journal.set_aside(SEARCH, entries[1], "it can't be applied")
+    await drain(ports)
+    (aside,) = await ports.journal.asides()
+    assert (aside.projection, aside.error) == (SEARCH, "it can't be applied")
+    assert aside.about == f"application {application}, chat {chat}, message 2"
+    assert await ports.journal.retry(SEARCH) == 1
+    assert await ports.journal.asides() == []
+    assert places(await drain(ports)) == [(chat, 2)]
+    assert (await ports.journal.backlog(SEARCH)).set_aside == 0
+    assert await ports.journal.retry(SEARCH) == 0
 
 
 async def test_the_backlog_tells_how_much_and_how_old(ports: OpenHouse, application: ApplicationId, chat: int) -> None:

@@ -2,6 +2,8 @@
 
 The corpora are longer than what a house may read without its index (RECENT_MESSAGES in the embedded one), so
 that recent and old messages, indexed and queued ones all take part. `drained` corpora are indexed to the end.
+
+A house whose search lags is first brought up to date by each check: there the states in between are not promised.
 """
 
 from __future__ import annotations
@@ -149,6 +151,7 @@ class Corpus:
 
     async def check(self, query: str, limit: int = EVERYTHING) -> None:
         """Both searches find what the oracle finds, each message once, newest first."""
+        await self.ports.until_searchable()
         wanted = self.wanted(query)
         for chat in {chat for chat, _ in self.bodies}:
             numbers = sorted((number for at, number in wanted if at == chat), reverse=True)

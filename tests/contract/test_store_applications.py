@@ -106,6 +106,7 @@ async def test_chats_are_counted(ports: OpenHouse) -> None:
     application, other = await ports.new_application(), await ports.new_application()
     await ports.open_chat(application)
     await asyncio.gather(*(ports.open_chat(application) for _ in range(7)))
+    await ports.settle()
     assert (await ports.store.application(application)).chats_count == 8
     assert (await ports.store.application(other)).chats_count == 0
     await ports.reopen()
@@ -200,6 +201,7 @@ async def test_sweeping_leaves_everyone_else_as_they_were(ports: OpenHouse) -> N
     await ports.projector().drain()
     for application, chat in trio:
         await ports.edit(application, chat, 1, "edited needle")
+    await ports.until_searchable()
 
     async def state(application: ApplicationId, chat: int) -> object:
         return (
@@ -215,7 +217,7 @@ async def test_sweeping_leaves_everyone_else_as_they_were(ports: OpenHouse) -> N
     await ports.store.erase_application(trio[1][0])
     await sweep_all(ports)
     assert [await state(*one) for one in neighbours] == before
-    await ports.projector().drain()
+    await ports.settle()
     assert [await state(*one) for one in neighbours] == before
     assert await ports.store.verify() == []
     for application, chat in neighbours:
@@ -229,6 +231,7 @@ async def test_sweeping_goes_on_beside_those_who_write(ports: OpenHouse) -> None
     for _ in range(3):
         await ports.post(gone, gone_chat, *(f"old {index}" for index in range(500)))
     application, chat = await ports.new_chat()
+    await ports.settle()
     await ports.store.erase_application(gone)
     pieces = 0
     while await ports.store.sweep():
@@ -236,6 +239,7 @@ async def test_sweeping_goes_on_beside_those_who_write(ports: OpenHouse) -> None
         assert (await ports.post(application, chat, "beside")).number == pieces
     assert pieces > 1, "an application is removed in pieces"
     assert not await ports.store.sweep()
+    await ports.settle()
     assert await ports.store.verify() == []
 
 
@@ -248,7 +252,7 @@ async def test_identities_are_never_used_again(ports: OpenHouse) -> None:
         seen.add(application)
         assert await ports.store.messages(application, chat, Window()) == []
         await ports.post(application, chat, f"needle {index}")
-        await ports.projector().drain()
+        await ports.settle()
         found = await ports.search.in_application(application, "needle", after=None, limit=10)
         assert [message.body for _, message in found] == [f"needle {index}"]
         await ports.store.erase_application(application)

@@ -136,6 +136,7 @@ async def test_a_healthy_house_has_nothing_to_mend(ports: OpenHouse) -> None:
         await ports.edit(owner, number, 1, "ONE")
         await ports.delete(owner, number, 2)
         await ports.open_chat(owner)
+    await ports.settle()
     before = await ports.store.application(application), await ports.store.chat(application, chat)
     assert await ports.store.verify() == []
     assert await ports.store.recount() == []

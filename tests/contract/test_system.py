@@ -163,9 +163,12 @@ async def test_edits_through_several_processes_take_effect_or_are_refused(
     assert sorted(message.revision for message in edited) == list(range(2, 2 + len(edited)))
 
 
-async def test_searches_fold_what_they_are_given(system: ChatSystem, application: ApplicationId, chat: int) -> None:
+async def test_searches_fold_what_they_are_given(
+    ports: OpenHouse, system: ChatSystem, application: ApplicationId, chat: int
+) -> None:
     """Both searches, in any letter case; a query that is none is refused before anything is read."""
     await system.post_messages(application, chat, [NewMessage("Straße"), NewMessage("road")])
+    await ports.until_searchable()
     for query in ("STRASSE", "straße", "ß", "ss"):
         assert [one.number for one in await system.search_chat(application, chat, query)] == [1]
         assert [one.number for _, one in await system.search_application(application, query)] == [1]
@@ -198,10 +201,11 @@ async def test_an_export_holds_everything_that_is_not_deleted(system: ChatSystem
 
 
 async def test_what_operators_ask_for_reaches_the_store(
-    system: ChatSystem, application: ApplicationId, chat: int
+    ports: OpenHouse, system: ChatSystem, application: ApplicationId, chat: int
 ) -> None:
     """Health, consistency, counts, sweeping."""
     await system.ping()
+    await ports.settle()
     assert await system.verify() == []
     assert await system.recount() == []
     await system.erase_application(application)

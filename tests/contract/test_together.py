@@ -41,8 +41,10 @@ async def test_a_chat_opens_while_another_application_is_erased(
         ports.open_chat(application),
     )
     assert outcomes == [1, None, 2]
+    await ports.settle()
     assert (await ports.store.application(application)).chats_count == 2
     assert await asyncio.wait_for(ports.open_chat(application), PATIENCE_S) == 3
+    await ports.settle()
     assert await ports.store.verify() == []
 
 
@@ -56,6 +58,7 @@ async def test_counts_hold_when_an_application_is_erased_between_two_posts(
         ports.post(application, chat, "two"),
     )
     assert [outcome.number for outcome in outcomes if isinstance(outcome, Receipt)] == [1, 2]
+    await ports.settle()
     assert (await ports.store.chat(application, chat)).messages_count == 2
     assert await ports.store.verify() == []
 
@@ -73,6 +76,7 @@ async def test_counts_hold_when_they_are_recounted_between_two_posts(
     )
     assert [outcome.number for outcome in (outcomes[1], outcomes[3])] == [1, 2]
     assert (outcomes[0], outcomes[2], outcomes[4]) == (2, [], 3)
+    await ports.settle()
     assert (await ports.store.chat(application, chat)).messages_count == 2
     assert (await ports.store.application(application)).chats_count == 3
     assert await ports.store.verify() == []
@@ -99,6 +103,7 @@ async def test_what_runs_beside_an_erasure_stands_or_is_refused_and_what_comes_l
     ):
         with pytest.raises(NotFound):
             await call
+    await ports.settle()
     while await ports.store.sweep():
         pass
     assert await ports.store.verify() == []
@@ -107,18 +112,22 @@ async def test_what_runs_beside_an_erasure_stands_or_is_refused_and_what_comes_l
 async def test_a_chat_is_opened_changed_and_filled_at_the_same_moment(
     ports: OpenHouse, application: ApplicationId
 ) -> None:
-    """What was asked for first is there for what was asked for next."""
-    outcomes = await together(
+    """Who asks before the opening was answered may find no chat yet; nobody finds, or leaves, half of anything."""
+    opened, *others = await together(
         ports.open_chat(application),
         ports.post(application, 1, "one"),
         ports.journal.append(application, ChangeChat(1, ChatEdit(title="Title"))),
-        ports.delete(application, 1, 1),
         ports.post(application, 1, "two"),
     )
-    assert [outcome for outcome in outcomes if isinstance(outcome, Exception)] == []
+    assert opened == 1
+    assert all(isinstance(outcome, Receipt | NotFound) for outcome in others)
+    if isinstance(others[1], NotFound):
+        await ports.journal.append(application, ChangeChat(1, ChatEdit(title="Title")))
+    await ports.settle()
+    posted = [body for body, outcome in (("one", others[0]), ("two", others[2])) if isinstance(outcome, Receipt)]
     chat = await ports.store.chat(application, 1)
-    assert (chat.title, chat.messages_count, chat.revision) == ("Title", 1, 3)
-    assert await ports.bodies(application, 1) == [None, "two"]
+    assert (chat.title, chat.messages_count, chat.revision) == ("Title", len(posted), len(posted))
+    assert await ports.bodies(application, 1) == posted
     assert await ports.store.verify() == []
 
 
@@ -126,8 +135,8 @@ async def test_a_change_in_the_moment_of_the_creation_is_told_from_it(
     ports: OpenHouse, application: ApplicationId, chat: int
 ) -> None:
     """However quickly an edit or a deletion follows: updated_at is later than created_at."""
+    await ports.post(application, chat, "one", "two", "three")
     await together(
-        ports.post(application, chat, "one", "two", "three"),
         ports.journal.append(application, EditMessage(chat, 1, 1, "edited", None)),
         ports.delete(application, chat, 2),
     )
@@ -143,7 +152,7 @@ async def test_posting_deleting_indexing_and_sweeping_all_at_once_leaves_all_in_
 ) -> None:
     """Many rounds of everything at the same time; at the end nothing is missing and nothing is wrong."""
     kept = [await ports.new_chat() for _ in range(3)]
-    projector = ports.projector(batch=7)
+    projectors = [ports.projector(7, projection) for projection in ports.ports.projections]
     for round_ in range(8):
         gone, gone_chat = await ports.new_chat()
         await ports.post(gone, gone_chat, "gone needle")
@@ -152,11 +161,12 @@ async def test_posting_deleting_indexing_and_sweeping_all_at_once_leaves_all_in_
             ports.store.erase_application(gone),
             *(ports.delete(*chat, 1 + round_) for chat in kept if round_),
             *(ports.open_chat(application) for application, _ in kept),
-            projector.step(),
+            *(projector.step() for projector in projectors),
             ports.store.sweep(),
             *(ports.post(*chat, f"needle {round_} again") for chat in kept),
         )
         assert [outcome for outcome in outcomes if isinstance(outcome, Exception)] == []
+    await ports.until_searchable()
     while await ports.store.sweep():
         pass
     assert await ports.store.verify() == []
@@ -166,4 +176,4 @@ async def test_posting_deleting_indexing_and_sweeping_all_at_once_leaves_all_in_
         for _ in range(2):
             found = await ports.search.in_chat(application, chat, "needle", before=None, limit=100)
             assert [message.number for message in found] == live[::-1]
-            await projector.drain()
+            await ports.settle()

@@ -9,7 +9,7 @@ from tests.client import Client
 from tests.faults.history import ApplicationReading, ChatReading, Json
 
 PAGE = 200
-SETTLE_TIMEOUT_S = 10.0
+SETTLE_TIMEOUT_S = 30.0
 SETTLE_INTERVAL_S = 0.1
 
 

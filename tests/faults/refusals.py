@@ -14,6 +14,7 @@ REFUSAL_TIMEOUT_S = 30.0
 
 def failure(house: House, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command as the house would; it must end by itself, with a code above zero and no traceback."""
+    house.prepare()
     ended = subprocess.run(
         [sys.executable, "-m", "chat_system", *command],
         env=house.environment() | environment,

@@ -11,13 +11,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import BuildHouse, Connect
+from tests.conftest import BuildHouse, Connect, only
 from tests.faults.refusals import contents, failure, refusal, scribble
 from tests.houses import HOUSES, House
 
 HEADER_BYTES = 100
 SAMPLE_BATCHES = 6
 BATCH_MESSAGES = 100
+
+pytestmark = only("embedded", because="the files of the stack house are its servers' own business")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.client import ChatAt
-from tests.conftest import BuildHouse, Connect
+from tests.conftest import BuildHouse, Connect, only
 from tests.faults.conftest import UnderLoad
 from tests.faults.refusals import refusal
 from tests.faults.scarcity import SCARCITIES, Scarcity
@@ -20,6 +20,8 @@ from tests.houses import House, HouseDidNotStart
 BIG_BODY = "x" * 60_000
 POSTS_UNTIL_FULL = 200
 REFUSALS = 20
+
+pytestmark = only("embedded", because="the stack house keeps nothing on this disk: its servers do")
 
 
 @pytest.fixture

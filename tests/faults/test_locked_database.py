@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.conftest import BuildHouse, Connect
+from tests.conftest import BuildHouse, Connect, only
 from tests.faults.conftest import UnderLoad
 from tests.faults.unavailable import accepted, assert_unavailable, failures
 from tests.houses import House
 
 TOGETHER = 5
+
+pytestmark = only("embedded", because="only an SQLite file can be locked as a whole by whoever opens it")
 
 
 @contextmanager

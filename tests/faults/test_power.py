@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.checker import check
-from tests.conftest import BuildHouse, Connect
+from tests.conftest import BuildHouse, Connect, only
 from tests.faults.conftest import UnderLoad
 from tests.faults.history import Ask, Exchange
 from tests.faults.power import NoDisks, make_disk, mounted, power_fails
@@ -21,6 +21,8 @@ from tests.faults.reading import read_everything
 from tests.faults.unavailable import accepted
 
 FAILURES = 2
+
+pytestmark = only("embedded", because="the stack house keeps nothing on this disk: its servers do")
 
 
 @pytest.fixture

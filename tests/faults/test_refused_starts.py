@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import BuildHouse
+from tests.conftest import BuildHouse, only
 from tests.faults.conftest import UnderLoad
 from tests.faults.refusals import refusal
 from tests.houses import EXIT_TIMEOUT_S, House
@@ -71,6 +71,7 @@ def test_of_two_servers_started_at_once_on_one_port_one_serves_and_one_is_refuse
     assert str(one.port) in ended.log_text()
 
 
+@only("embedded", because="only this house makes a file")
 @pytest.mark.parametrize("place", ["below-a-file", "proc", "a-folder", "an-endless-name", "a-dangling-link"])
 def test_a_database_that_cannot_be_made_is_refused_by_name(build_house: BuildHouse, place: str) -> None:
     """Where no file can be made the line names the path. Permission bits are no test: root passes them."""
@@ -95,6 +96,7 @@ def unusable_path(folder: Path, place: str) -> tuple[Path, str]:
     return Path("/proc/chat.sqlite3"), "/proc/chat.sqlite3"
 
 
+@only("embedded", because="the stack house is made for any number of servers")
 async def test_a_second_server_of_one_file_is_refused_and_the_first_goes_on(
     serve: BuildHouse, build_house: BuildHouse, under_load: UnderLoad
 ) -> None:

@@ -1,0 +1,1 @@
+"""compose.yaml, run for real: `make compose-test`."""
