@@ -211,6 +211,40 @@ def journal(
         )
 
 
+@cli.command(epilog="**Examples**\n\nchat-system reindex\n\nchat-system reindex --shards 6")
+def reindex(
+    shards: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Divide the new index into so many shards.")
+    ] = None,
+    discard: Annotated[
+        bool, typer.Option("--discard", help="Remove what a reindex that was killed has left behind.")
+    ] = False,
+) -> None:
+    """Fill a new search index from MySQL and put it in the place of the old one. Stack mode only.
+
+    Messages go on being written and searched meanwhile. The counts of every application are compared before the
+    alias moves; if anything was rejected or is missing, the old index stays and the exit code is 1.
+    """
+    from chat_system.wiring import open_house
+
+    async def run() -> tuple[str, int]:
+        done = total = 0
+        async with open_house(settings) as house:
+            if house.reindex is None:
+                raise ConfigurationError("`reindex` is for CHAT_MODE=stack: in embedded mode the index is in the file.")
+
+            def tell_progress(copied: int, rows: int) -> None:
+                nonlocal done, total
+                done, total = copied, rows
+
+            async with progress_of(Work("Reindexing", lambda: total, lambda: done, lambda: done)):
+                return await house.reindex(tell_progress, shards=shards, discard=discard)
+
+    settings = _settings()
+    name, count = asyncio.run(run())
+    tell(f"{count:,} messages are in {name}, which searches are answered from now.")
+
+
 @cli.command("settings")
 def list_settings(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the reference as a Markdown table.")] = False,
@@ -300,7 +334,9 @@ async def _import(settings: Settings, file: str, token: str | None, name: str) -
             if token is None:
                 token = (await application_named(house.system, name)).token
             importer = Importer(house.system, await _application(house, token), Complaints())
-            work = Work("Importing", source.bytes_total, lambda: source.bytes_read, lambda: importer.tally.lines)
+            work = Work(
+                "Importing", lambda: source.bytes_total, lambda: source.bytes_read, lambda: importer.tally.lines
+            )
             async with progress_of(work):
                 await importer.run(source)
             for projector in house.projectors:
@@ -312,7 +348,7 @@ async def _index(projector: Projector) -> None:
     """Bring the search index up to date, so that the next server has nothing to catch up with."""
     total = (await projector.backlog()).entries
     done = 0
-    async with progress_of(Work("Indexing", total, lambda: done, lambda: done)):
+    async with progress_of(Work("Indexing", lambda: total, lambda: done, lambda: done)):
         while step := await projector.step(INDEX_STEP_MESSAGES):
             done += step
 

@@ -73,10 +73,10 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 @dataclass(frozen=True)
 class Work:
-    """How far some work is, as a bar shows it: `done` of `total` (None: unknown), so far `items` messages."""
+    """How far some work is, as a bar shows it: `done` of `total()` (None: unknown), so far `items` messages."""
 
     title: str
-    total: int | None
+    total: Callable[[], int | None]
     done: Callable[[], int]
     items: Callable[[], int]
 
@@ -101,12 +101,12 @@ async def progress_of(work: Work) -> AsyncIterator[None]:
         auto_refresh=False,
     )
     started_at = time.monotonic()
-    task = progress.add_task(work.title, total=work.total, items=0, rate=0.0)
+    task = progress.add_task(work.title, total=work.total(), items=0, rate=0.0)
 
     def refresh() -> None:
         items = work.items()
         rate = items / max(time.monotonic() - started_at, REFRESH_S)
-        progress.update(task, completed=work.done(), items=items, rate=rate, refresh=True)
+        progress.update(task, total=work.total(), completed=work.done(), items=items, rate=rate, refresh=True)
 
     async def keep_refreshing() -> None:
         while True:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from chat_system.errors import ConfigurationError, Unavailable
 from chat_system.model import ApplicationId
@@ -30,6 +31,20 @@ SWEEP_PAUSE_S = 0.02
 """Between two pieces of a sweep, so that others' writes come first."""
 
 
+class Reindexing(Protocol):
+    """Makes a new search index while messages go on being written."""
+
+    async def __call__(
+        self, progress: Callable[[int, int], None], *, shards: int | None, discard: bool
+    ) -> tuple[str, int]:
+        """The name of the new index and how many messages it has; `progress` is told rows copied, and of how many.
+
+        Raises:
+            ConfigurationError: it failed, and why; the old index is still in place.
+            Unavailable: a server is away; nothing has changed.
+        """
+
+
 @dataclass
 class House:
     """A wired system: the use cases, the ports below them, and the projections that this process runs.
@@ -50,6 +65,8 @@ class House:
     """Counts requests over all processes; None where there is only one."""
     comparisons: Sequence[Callable[[], Awaitable[Sequence[Discrepancy]]]] = ()
     """What is worth comparing beyond the store itself."""
+    reindex: Reindexing | None = None
+    """Fills a new search index and swaps it in; None where the index is part of the store."""
     sweep_now: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when something was erased, so that the sweep does not wait for its next round."""
 
@@ -69,7 +86,10 @@ class House:
         """What is wrong with numbers, revisions and counts, and where the servers differ. Empty when all is well."""
         wrong = list(await self.system.verify())
         for compare in self.comparisons:
-            wrong += await compare()
+            try:
+                wrong += await compare()
+            except Unavailable as error:
+                wrong.append(Discrepancy("servers", error.detail))
         return wrong
 
     async def measure(self) -> None:
@@ -147,6 +167,7 @@ async def _embedded(settings: Settings, *, shared: bool) -> AsyncIterator[House]
 @contextlib.asynccontextmanager
 async def _stack(settings: Settings, *, shared: bool, working: bool) -> AsyncIterator[House]:
     from chat_system.stack.comparing import compare_counters, compare_index  # noqa: PLC0415 - one house at a time
+    from chat_system.stack.consuming import Following  # noqa: PLC0415
     from chat_system.stack.epochs import Epochs  # noqa: PLC0415
     from chat_system.stack.feed import StackFeed  # noqa: PLC0415
     from chat_system.stack.indices import connect  # noqa: PLC0415
@@ -154,6 +175,7 @@ async def _stack(settings: Settings, *, shared: bool, working: bool) -> AsyncIte
     from chat_system.stack.mysql import Database  # noqa: PLC0415
     from chat_system.stack.rates import StackRates  # noqa: PLC0415
     from chat_system.stack.redis import Redis  # noqa: PLC0415
+    from chat_system.stack.reindex import Reindex  # noqa: PLC0415
     from chat_system.stack.search import StackSearch  # noqa: PLC0415
     from chat_system.stack.store import StackStore  # noqa: PLC0415
     from chat_system.stack.tail import Tail  # noqa: PLC0415
@@ -186,6 +208,15 @@ async def _stack(settings: Settings, *, shared: bool, working: bool) -> AsyncIte
             Projector("store", journal, store.apply, batch=STORE_BATCH),
             Projector("search", journal, search.apply, batch=SEARCH_BATCH),
         )
+
+        async def reindex(
+            progress: Callable[[int, int], None], *, shards: int | None, discard: bool
+        ) -> tuple[str, int]:
+            done = await Reindex(search, store, partial(Following.begin, redis), progress).run(
+                shards=shards, discard=discard
+            )
+            return done.index, done.copied + done.followed
+
         yield House(
             ChatSystem(journal, store, search),
             *(journal, store, search, feed),
@@ -194,6 +225,7 @@ async def _stack(settings: Settings, *, shared: bool, working: bool) -> AsyncIte
             projectors=projectors if working else (),
             sweeps=working,
             rates=StackRates(redis),
+            reindex=reindex,
             comparisons=(
                 partial(compare_counters, redis, store),
                 partial(compare_index, journal, store, search),

@@ -26,6 +26,9 @@ STORE, SEARCH = "store", "search"
 ALIVE_S = 5.0
 """How long a consumer counts as alive after it has shown itself."""
 
+FOLLOWER_S = 300
+"""How long a group that is neither projection's is kept when nobody reads."""
+
 LOOK_FOR_DEAD_S = 1.0
 ENTRIES_PER_READ = 64
 """Stream entries asked of a partition at once: of at most 256 KiB each, and mostly a few facts."""
@@ -45,10 +48,13 @@ _Settled = tuple[int, int, list[tuple[int, int]], int]
 _READ = Script("read")
 _ACKNOWLEDGE = Script("acknowledge")
 _ASIDE = Script("aside")
+_FOLLOW = Script("follow")
 
 
 class Consumer:
     """Reads one group's entries of all partitions under one name."""
+
+    held_max_bytes = HELD_MAX_BYTES
 
     def __init__(self, redis: Redis, group: str) -> None:
         self.group = group
@@ -62,7 +68,7 @@ class Consumer:
 
     async def read(self, limit: int) -> list[Entry]:
         """See `ports.Journal.read`."""
-        while len(self._held) < limit and self._held_bytes < HELD_MAX_BYTES and await self._fetch():
+        while len(self._held) < limit and self._held_bytes < self.held_max_bytes and await self._fetch():
             pass
         taken = list(islice(self._held, limit))
         entries = []
@@ -192,6 +198,28 @@ class Consumer:
 
     async def _put_aside(self, partition: int, position: str, error: str, kind: bytes, state: bytes) -> None:
         await self._redis.call(_ASIDE, [(partition, (self.group, position, error, kind, state))])
+
+
+class Following(Consumer):
+    """A consumer in a group of its own, which begins with the oldest entry that is still there.
+
+    What is not there any more was applied by both projections. The journal is not trimmed beyond it until it is
+    closed, or until nobody has read for it for FOLLOWER_S: then the group is removed, and reading fails. A read that
+    returns fewer entries than it was asked for has come to the end.
+    """
+
+    held_max_bytes = 8 * HELD_MAX_BYTES
+
+    @classmethod
+    async def begin(cls, redis: Redis, group: str) -> Following:
+        """Make the group where it is missing."""
+        following = cls(redis, group)
+        await redis.call(_FOLLOW, [(partition, (group, FOLLOWER_S)) for partition in range(redis.partitions)])
+        return following
+
+    async def close(self) -> None:
+        """Remove the group, so that the journal is trimmed again."""
+        await self._redis.call(_FOLLOW, [(partition, (self.group, 0)) for partition in range(self._redis.partitions)])
 
 
 class _Open:

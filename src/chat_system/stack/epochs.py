@@ -91,7 +91,10 @@ class Epochs:
 
         async def begin(epoch: int) -> int:
             knows_all = not await self._keeper.has_receipts()
-            log.warning("epoch begins", partition=partition, epoch=epoch, keys_known=knows_all)
+            if epoch == 1:
+                log.info("first epoch begins", partition=partition)
+            else:
+                log.warning("epoch begins", partition=partition, epoch=epoch, keys_known=knows_all)
             return await call(epoch, knows_all=knows_all)
 
         epoch = await self._keeper.begin_epoch(partition, lambda: call(0, knows_all=False), begin)

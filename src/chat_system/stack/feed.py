@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from redis.exceptions import RedisError
-
 from chat_system.model import ApplicationId
 from chat_system.ports import Wake
 from chat_system.stack.redis import TIMEOUT_S, Redis
@@ -36,6 +34,7 @@ class StackFeed:
         self._listeners: dict[int, dict[int, list[Wake]]] = {}
         self._announcing: set[asyncio.Task[None]] = set()
         self._onlookers: list[Callable[[], None]] = []
+        self._delay_s = RETRY_FIRST_S
         self.listening = asyncio.Event()
         """Set while this process hears what is announced."""
 
@@ -69,21 +68,23 @@ class StackFeed:
 
     async def run(self) -> None:
         """Listen until cancelled, and again after every failure."""
-        delay_s = RETRY_FIRST_S
         while True:
             try:
                 async with contextlib.aclosing(self._redis.connect()) as client:
+                    if self._redis.is_cluster:
+                        # Else it would not know where any channel is.
+                        await client.initialize()
                     channels = client.pubsub()
                     await channels.subscribe(
                         *(self._redis.key(index, "feed") for index in range(self._redis.partitions))
                     )
                     await self._hear(channels)
-            except (TimeoutError, RedisError, OSError) as error:
-                log.warning("feed is cut off", reason=type(error).__name__, retry_in_s=delay_s)
+            except Exception as error:  # noqa: BLE001 - whatever it is, streams must be woken again
+                log.warning("feed is cut off", reason=repr(error), retry_in_s=self._delay_s)
             finally:
                 self.listening.clear()
-            await asyncio.sleep(delay_s)
-            delay_s = min(delay_s * 2, RETRY_MAX_S)
+            await asyncio.sleep(self._delay_s)
+            self._delay_s = min(self._delay_s * 2, RETRY_MAX_S)
 
     async def _hear(self, channels: Any) -> None:
         confirmed, silent = 0, False
@@ -102,6 +103,7 @@ class StackFeed:
             elif message["type"] == "subscribe":
                 confirmed += 1
                 if confirmed == self._redis.partitions:
+                    self._delay_s = RETRY_FIRST_S
                     self.listening.set()
                     self._wake_all()
 

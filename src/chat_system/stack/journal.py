@@ -124,7 +124,7 @@ class StackJournal:
         self._consumers: dict[str, Consumer] = {}
         self._wakes = {projection: asyncio.Event() for projection in PROJECTIONS}
         self.wake()
-        self._seeding: dict[tuple[int, int], asyncio.Future[Any]] = {}
+        self._seeding: dict[tuple[int, int, int], asyncio.Future[list[int]]] = {}
         self._changes = Gathering(redis, Script("append"), _pack, _unpack, _observe)
         self._seeds: Seeds
 
@@ -262,8 +262,8 @@ class StackJournal:
         raise Unavailable("The journal is being set up by too many at once.")
 
     async def _seed(self, application: ApplicationId, chat: int, ticket: int) -> list[int]:
-        """Counters from the store, under the ticket. Who asks for the same at once shares the answer."""
-        key = (application, chat)
+        """Counters from the store, under the ticket. Who asks under the same ticket shares the answer."""
+        key = (application, chat, ticket)
         asking = self._seeding.get(key)
         if asking is None:
             asking = self._seeding[key] = asyncio.ensure_future(self._find_seed(application, chat))
@@ -384,7 +384,10 @@ class StackJournal:
         is_full = bool(mark) and used > mark
         if is_full != self._is_full:
             self._is_full = is_full
-            log.warning("redis is full" if is_full else "redis has room again", used_bytes=used, mark_bytes=int(mark))
+            if is_full:
+                log.error("redis is full", used_bytes=used, mark_bytes=int(mark))
+            else:
+                log.info("redis has room again", used_bytes=used, mark_bytes=int(mark))
 
     def _consumer(self, projection: Projection) -> Consumer:
         found = self._consumers.get(projection)

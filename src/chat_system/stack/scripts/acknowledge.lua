@@ -58,22 +58,29 @@ local function numbers_of(id)
   return tonumber(epoch), tonumber(sequence)
 end
 
--- The first entry that some group still needs.
+-- The first entry that a group still needs; nothing when the group was given up.
+local function first_needed(info)
+  local fields = {}
+  for index = 1, #info, 2 do
+    fields[info[index]] = info[index + 1]
+  end
+  local name = fields['name']
+  if name ~= 'store' and name ~= 'search' and redis.call('EXISTS', P .. 'follower:' .. name) == 0 then
+    redis.call('XGROUP', 'DESTROY', stream, name)
+    return nil
+  end
+  if fields['pending'] > 0 then
+    return numbers_of(redis.call('XPENDING', stream, name)[2])
+  end
+  local epoch, sequence = numbers_of(fields['last-delivered-id'])
+  return epoch, sequence + 1
+end
+
 local function trim()
   local low_epoch, low_sequence
   for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-    local fields = {}
-    for index = 1, #info, 2 do
-      fields[info[index]] = info[index + 1]
-    end
-    local epoch, sequence
-    if fields['pending'] > 0 then
-      epoch, sequence = numbers_of(redis.call('XPENDING', stream, fields['name'])[2])
-    else
-      epoch, sequence = numbers_of(fields['last-delivered-id'])
-      sequence = sequence + 1
-    end
-    if not low_epoch or epoch < low_epoch or (epoch == low_epoch and sequence < low_sequence) then
+    local epoch, sequence = first_needed(info)
+    if epoch and (not low_epoch or epoch < low_epoch or (epoch == low_epoch and sequence < low_sequence)) then
       low_epoch, low_sequence = epoch, sequence
     end
   end

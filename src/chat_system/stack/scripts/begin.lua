@@ -25,7 +25,8 @@ if redis.call('HGET', meta, 'beginner') ~= ARGV[1] then
 end
 local time = redis.call('TIME')
 local since = ARGV[3] == '1' and -86400000 or time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('HSET', meta, 'epoch', ARGV[2], 'since', since)
+-- Tickets of an earlier life must not be valid again.
+redis.call('HSET', meta, 'epoch', ARGV[2], 'since', since, 'tickets', ARGV[2] * 1000000000)
 -- Both from the start, before there is an entry: the stream is trimmed below what its groups have taken.
 for _, group in ipairs({ 'store', 'search' }) do
   redis.pcall('XGROUP', 'CREATE', P .. 'stream', group, '0', 'MKSTREAM')

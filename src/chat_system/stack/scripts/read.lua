@@ -46,6 +46,10 @@ if redis.call('HEXISTS', KEYS[1], 'epoch') == 0 or redis.call('EXISTS', stream) 
   return entries
 end
 redis.call('SET', P .. 'alive:' .. consumer, 1, 'PX', ARGV[3])
+local kept_s = redis.call('GET', P .. 'follower:' .. group)
+if kept_s then
+  redis.call('EXPIRE', P .. 'follower:' .. group, kept_s)
+end
 if ARGV[5] == '1' then
   claim()
 end
