@@ -14,6 +14,14 @@
     chat         function  a ChatAt: a fresh chat of that application, through `client`.
     other_chat   function  a ChatAt in another fresh application, for tests of isolation.
 
+    mysql_url redis_url elasticsearch_url
+                 session   servers that all tests share (mysql_url names no database: make one of your own). A
+                           test that asks for one is left out of runs without servers.
+    own_mysql own_redis own_elasticsearch
+                 function  running servers of this test's own, to be killed, frozen, emptied (tests/servers/).
+                           own(redis=own_redis) are the shared ones but for that one: serve(servers=own(...)).
+    redis_cluster session  three nodes of this process's own.
+
 When a test fails, the tail of the log of every house that ran is added to its report. The last lines of a run say
 which servers the stack house stood on, or why it was left out (tests/servers/shared.py).
 
@@ -25,14 +33,19 @@ from __future__ import annotations
 import signal
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from tests.client import Application, ChatAt, Client
-from tests.houses import HOUSES, House, SettingValue
-from tests.servers.shared import RunServers, missing, run_servers, set_run_servers
+from tests.houses import HOUSES, House, SettingValue, StackHouse
+from tests.servers.elasticsearch import ElasticsearchServer
+from tests.servers.mariadb import MariaDBServer
+from tests.servers.process import Server, server_folder
+from tests.servers.redis import RedisCluster, RedisServer
+from tests.servers.shared import Addresses, RunServers, missing, required, run_servers, set_run_servers, wanted
 from tests.stack_place import leave_stack_place
 
 BuildHouse = Callable[..., House]
@@ -42,7 +55,7 @@ LOG_TAIL_CHARACTERS = 6000
 
 RUN_FOLDER = "chat_run_folder"
 
-_alive: list[House] = []
+_alive: list[House | Server] = []
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -88,9 +101,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say in the last lines what the suites ran against, and what was left out."""
     used = ", ".join(f"{name} {version}" for name, version in sorted(run_servers().used().items()))
     terminalreporter.write_line(f"houses tested: {', '.join(sorted(HOUSES))}; servers used: {used or 'none'}")
-    if "stack" not in HOUSES:
-        lacks = ", no ".join(missing())
-        terminalreporter.write_line(f"left out: every test of the stack house, since this machine has no {lacks}")
+    if lacks := missing():
+        effect = "the stack suites fail" if required() else "left out: every test of the stack house"
+        terminalreporter.write_line(f"{effect}, since this machine has no {', no '.join(lacks)}")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -139,10 +152,14 @@ def build_house(house_name: str, tmp_path: Path) -> Iterator[BuildHouse]:
     """Makes houses of this test's own, not started; all are discarded at the end."""
     built: list[House] = []
 
-    def build(**settings: SettingValue) -> House:
+    def build(servers: Addresses | None = None, **settings: SettingValue) -> House:
         folder = tmp_path / f"house-{len(built) + 1}"
         folder.mkdir()
-        built.append(HOUSES[house_name](folder, settings))
+        if servers is None:
+            built.append(HOUSES[house_name](folder, settings))
+        else:
+            assert house_name == "stack", "only the stack house stands on servers"
+            built.append(StackHouse(folder, settings, servers))
         _alive.append(built[-1])
         return built[-1]
 
@@ -156,8 +173,8 @@ def build_house(house_name: str, tmp_path: Path) -> Iterator[BuildHouse]:
 def serve(build_house: BuildHouse) -> BuildHouse:
     """Starts houses of this test's own, with the settings it names."""
 
-    def start(**settings: SettingValue) -> House:
-        own = build_house(**settings)
+    def start(servers: Addresses | None = None, **settings: SettingValue) -> House:
+        own = build_house(servers, **settings)
         own.start()
         return own
 
@@ -200,6 +217,96 @@ async def chat(client: Client, application: Application) -> ChatAt:
 async def other_chat(client: Client) -> ChatAt:
     """A fresh chat in an application of its own."""
     return await client.create_chat((await client.create_application("Another application"))["token"])
+
+
+@pytest.fixture(scope="session")
+def servers() -> Addresses:
+    """The servers of the run."""
+    if not wanted():
+        pytest.skip(f"this machine has no {', no '.join(missing())}")
+    return run_servers().addresses()
+
+
+@pytest.fixture(scope="session")
+def mysql_url(servers: Addresses) -> str:
+    """The run's MySQL or MariaDB; no database is named."""
+    return servers.mysql_url
+
+
+@pytest.fixture(scope="session")
+def redis_url(servers: Addresses) -> str:
+    """The run's Redis."""
+    return servers.redis_url
+
+
+@pytest.fixture(scope="session")
+def elasticsearch_url(servers: Addresses) -> str:
+    """The run's Elasticsearch."""
+    return servers.elasticsearch_url
+
+
+@pytest.fixture
+def own_mysql() -> Iterator[MariaDBServer]:
+    """A MariaDB of this test's own."""
+    with own_server(MariaDBServer) as server:
+        yield server
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A Redis of this test's own."""
+    with own_server(RedisServer) as server:
+        yield server
+
+
+@pytest.fixture
+def own_elasticsearch() -> Iterator[ElasticsearchServer]:
+    """An Elasticsearch of this test's own. It takes ten seconds and more to start."""
+    with own_server(ElasticsearchServer) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[RedisCluster]:
+    """Three Redis nodes that are one."""
+    need(RedisServer)
+    with server_folder() as folder, RedisCluster(folder / "cluster") as cluster:
+        yield cluster
+
+
+Own = TypeVar("Own", bound=Server)
+
+
+@contextmanager
+def own_server(kind: type[Own]) -> Iterator[Own]:
+    """A server that runs inside the block, its log shown with failures; for fixtures of wider scope."""
+    need(kind)
+    with server_folder() as folder:
+        server = kind(folder / "server")
+        _alive.append(server)
+        try:
+            server.start()
+            yield server
+        finally:
+            _alive.remove(server)
+            server.kill()
+
+
+def own(
+    mysql: MariaDBServer | None = None,
+    redis: RedisServer | RedisCluster | None = None,
+    elasticsearch: ElasticsearchServer | None = None,
+) -> Addresses:
+    """The servers of the run, but for these."""
+    given = {"mysql_url": mysql, "redis_url": redis, "elasticsearch_url": elasticsearch}
+    urls = {name: server.url for name, server in given.items() if server is not None}
+    return replace(run_servers().addresses(), **urls)
+
+
+def need(kind: type[Server]) -> None:
+    """Leave the test out where this server can't be started, unless it is required."""
+    if not kind.is_installed() and not required():
+        pytest.skip(f"this machine has no {kind.name}")
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: Any, argname: str) -> str | None:

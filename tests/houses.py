@@ -31,7 +31,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
@@ -194,8 +193,8 @@ class EmbeddedHouse(House):
 class StackHouse(House):
     """An API process and a worker process over MySQL, Redis and Elasticsearch.
 
-    The servers are those of the run, each with a place of this house's own on it. `servers` names others, which the
-    test has to itself: nothing is removed there at the end.
+    The servers are those of the run, each with a place of this house's own on it. `servers` may name others, all or
+    some, which the test has to itself: nothing is removed there at the end.
     """
 
     name = "stack"
@@ -209,7 +208,6 @@ class StackHouse(House):
         super().__init__(folder, settings)
         self.storage = Storage(servers or run_servers().addresses())
         self.worker_log_path = folder / "worker.log"
-        self._own_servers = servers is not None
         self._has_database = False
         self._worker: subprocess.Popen[bytes] | None = None
         self._worker_wanted = True
@@ -281,8 +279,8 @@ class StackHouse(House):
     def discard(self) -> None:
         super().discard()
         self.kill_worker()
-        if self._has_database and not self._own_servers:
-            self.storage.drop()
+        if self._has_database:
+            self.storage.drop(run_servers().addresses())
 
     def log_text(self) -> str:
         """What the API process wrote, then what the worker wrote, over all their lives."""
@@ -294,5 +292,5 @@ def _text_of(path: Path) -> str:
 
 
 HOUSES: dict[str, type[House]] = {"embedded": EmbeddedHouse}
-if wanted() and find_spec("chat_system.worker"):
+if wanted():
     HOUSES["stack"] = StackHouse

@@ -24,14 +24,16 @@ class StackPlace:
         self.storage = Storage(run_servers().addresses(), "contract")
         self.storage.create_database()
         self._folders = 0
+        self._redis_url = self.storage.addresses.redis_url
         migrate(self._settings(""))
 
-    def settings(self, folder: Path) -> Settings:
-        """Those of the house in this folder, which has to be the latest one or new."""
+    def settings(self, folder: Path, redis_url: str | None = None) -> Settings:
+        """Those of the house in this folder: the latest one, or new; on another Redis, if one is named."""
         file = folder / self.FILE
         if not file.exists():
-            self.storage.drop_keys(self._prefix)
+            self.storage.drop_keys(self._prefix, self._redis_url)
             self.storage.empty_tables()
+            self._redis_url = redis_url or self.storage.addresses.redis_url
             self._folders += 1
             file.write_text(self._prefix)
         assert file.read_text() == self._prefix, "another folder was opened since: its house has taken this one's place"
@@ -45,7 +47,7 @@ class StackPlace:
         return Settings(
             mode="stack",
             mysql_url=self.storage.mysql_url,
-            redis_url=self.storage.addresses.redis_url,
+            redis_url=self._redis_url,
             redis_prefix=prefix,
             elasticsearch_url=self.storage.addresses.elasticsearch_url,
             elasticsearch_index=self.storage.name,

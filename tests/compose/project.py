@@ -84,6 +84,21 @@ class Project:
         shown = {service: ports for service, _, ports in (line.partition("|") for line in lines)}
         return {service: ports for service, ports in shown.items() if "->" in ports}
 
+    def shell(self, script: str, folder: Path) -> str:
+        """What shell lines print, in which `docker compose` is this project; they run in a folder of their own."""
+        here = {"COMPOSE_PROJECT_NAME": self._name, "COMPOSE_FILE": str(ROOT / "compose.yaml")}
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=folder,
+            env=self._environment | here,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT_S,
+            check=False,
+        )
+        assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
     def log(self) -> str:
         """The last of what everything logged."""
         return self._compose("logs", "--no-color", "--tail", str(LOG_LINES))

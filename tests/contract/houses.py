@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -102,9 +101,9 @@ def _migrated_file() -> bytes:
 
 
 @asynccontextmanager
-async def open_stack(folder: Path) -> AsyncIterator[Ports]:
+async def open_stack(folder: Path, redis_url: str | None = None) -> AsyncIterator[Ports]:
     """MySQL, Redis and Elasticsearch, without a worker."""
-    settings = await asyncio.to_thread(lambda: stack_place().settings(folder))
+    settings = await asyncio.to_thread(lambda: stack_place().settings(folder, redis_url))
     async with open_house(settings) as house:
         search: Any = house.search
         await search.create()
@@ -113,8 +112,11 @@ async def open_stack(folder: Path) -> AsyncIterator[Ports]:
 
 
 OPENERS: dict[str, Opener] = {"embedded": open_embedded}
-if wanted() and find_spec("chat_system.worker"):
+if wanted():
     OPENERS["stack"] = open_stack
+
+CLUSTER = "stack-cluster"
+"""The stack house on a Redis Cluster, for the suites that are about Redis."""
 
 
 class OpenHouse:

@@ -3,22 +3,30 @@
 seed        function  what every random choice of the test follows from. CHAT_TEST_SEED sets it, else it is
                       drawn anew; the report of a failed test names it.
 under_load  function  under_load(house, ...) prepares a Load of a running house; its client is closed at the
-end.
+            end.
+expose      function  expose(**settings) makes a stack house, not started, whose servers can be taken away from it
+            (tests/faults/exposed.py): an Exposed.
 """
 
 from __future__ import annotations
 
 import os
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
-from tests.conftest import Connect
+from tests.conftest import BuildHouse, Connect, own
+from tests.faults.exposed import Exposed, wired
 from tests.faults.load import Load
-from tests.houses import House
+from tests.houses import House, SettingValue, StackHouse
+from tests.servers.mariadb import MariaDBServer
+from tests.servers.redis import RedisServer
+from tests.servers.storage import Storage
 
 UnderLoad = Callable[..., Awaitable[Load]]
+Expose = Callable[..., Exposed]
 
 SEEDS = 1_000_000
 
@@ -44,3 +52,30 @@ def under_load(connect: Connect, seed: int) -> UnderLoad:
         return load
 
     return prepare
+
+
+@pytest.fixture
+def expose(build_house: BuildHouse, own_redis: RedisServer) -> Iterator[Expose]:
+    """Makes stack houses on servers that can be taken away; what they leave on shared ones is removed."""
+    made: list[Exposed] = []
+
+    with ExitStack() as wires:
+
+        def make(
+            mysql: MariaDBServer | None = None, redis: RedisServer = own_redis, **settings: SettingValue
+        ) -> Exposed:
+            servers = own(mysql=mysql, redis=redis)
+            to_mysql, to_redis, to_search, through = wires.enter_context(wired(servers))
+            house = build_house(through, **settings)
+            assert isinstance(house, StackHouse)
+            direct = Storage(servers)
+            direct.name = house.storage.name
+            made.append(Exposed(house, redis, to_redis, to_mysql, to_search, direct))
+            return made[-1]
+
+        yield make
+        for one in made:
+            one.house.kill()
+            one.house.kill_worker()
+            # Past the wires, so that what is on the run's servers is found and removed.
+            one.house.storage.addresses = one.direct.addresses

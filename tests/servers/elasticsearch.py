@@ -59,6 +59,11 @@ class ElasticsearchServer(Server):
         super().__init__(folder)
         self.transport_port = free_port()
 
+    @classmethod
+    def is_installed(cls) -> bool:
+        home = elasticsearch_home()
+        return (home / "bin" / "elasticsearch").exists() and (java_home() is not None or (home / "jdk").exists())
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"

@@ -113,9 +113,11 @@ def _unpack(pieces: list[Path], folder: Path) -> None:
 
 
 def main() -> None:
-    """Fetch it unless it is there; the path on the last line."""
+    """Fetch it unless it is there; the path on the last line. With --if-cached, fail instead of fetching."""
     home = elasticsearch_home()
     if not (home / "bin" / "elasticsearch").exists():
+        if "--if-cached" in sys.argv:
+            raise SystemExit(f"There is no Elasticsearch at {home}.")
         fetch(home)
     sys.stdout.write(f"{home}\n")
 

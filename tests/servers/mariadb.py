@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Sequence
@@ -35,6 +36,10 @@ class MariaDBServer(Server):
         super().__init__(folder)
         self.options: Sequence[str] = options
         """More arguments of mariadbd; they may be changed between two starts."""
+
+    @classmethod
+    def is_installed(cls) -> bool:
+        return all(shutil.which(program) for program in ("mariadbd", "mariadb-install-db"))
 
     @property
     def url(self) -> str:

@@ -89,6 +89,11 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.kill()
 
+    @classmethod
+    def is_installed(cls) -> bool:
+        """Whether this machine has what starting it takes."""
+        raise NotImplementedError
+
     @property
     def url(self) -> str:
         """Where it answers, as the setting of that server wants it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,10 @@ class RedisServer(Server):
         super().__init__(folder)
         self.settings: dict[str, str] = {**DURABLE, **(settings or {})}
         """As in redis.conf; they may be changed between two starts."""
+
+    @classmethod
+    def is_installed(cls) -> bool:
+        return shutil.which("redis-server") is not None
 
     @property
     def url(self) -> str:

@@ -29,9 +29,7 @@ from urllib.parse import urlsplit
 import httpx
 import redis
 
-from tests.servers.elasticsearch import java_home
-from tests.servers.fetch_elasticsearch import elasticsearch_home
-from tests.servers.keeper import ADDRESSES, FAILURE, KEEPER_LOCK, USERS_LOCK
+from tests.servers.keeper import ADDRESSES, FAILURE, KEEPER_LOCK, SERVERS, USERS_LOCK
 from tests.servers.mariadb import greeting
 
 GIVEN = {
@@ -40,6 +38,11 @@ GIVEN = {
     "Elasticsearch": "CHAT_TEST_ELASTICSEARCH_URL",
 }
 USED = "used"
+NEEDS = {
+    "MySQL": "mariadbd, mariadb-install-db",
+    "Redis": "redis-server",
+    "Elasticsearch": "java; python3 -m tests.servers.fetch_elasticsearch",
+}
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 110.0
 END_TIMEOUT_S = 30.0
@@ -67,18 +70,9 @@ def required() -> bool:
 
 def missing() -> list[str]:
     """What this machine lacks for the stack suites. Cheap: nothing is started."""
-    lacks = []
-    if not os.environ.get(GIVEN["MySQL"]) and not (shutil.which("mariadbd") and shutil.which("mariadb-install-db")):
-        lacks.append("MariaDB (mariadbd, mariadb-install-db)")
-    if not os.environ.get(GIVEN["Redis"]) and not shutil.which("redis-server"):
-        lacks.append("Redis (redis-server)")
-    if not os.environ.get(GIVEN["Elasticsearch"]):
-        home = elasticsearch_home()
-        if not (home / "bin" / "elasticsearch").exists():
-            lacks.append("Elasticsearch (python3 -m tests.servers.fetch_elasticsearch)")
-        elif java_home() is None and not (home / "jdk").exists():
-            lacks.append("Java for Elasticsearch (java)")
-    return lacks
+    return [
+        f"{name} ({NEEDS[name]})" for name, kind in SERVERS.items() if name not in _given() and not kind.is_installed()
+    ]
 
 
 def wanted() -> bool:
@@ -154,7 +148,12 @@ class RunServers:
         if not (self.folder / USED).exists():
             return {}
         versions = {name: found["version"] for name, found in self._own().items()}
-        return versions | {name: f"{_ask_version(name, url)} (given)" for name, url in _given().items()}
+        for name, url in _given().items():
+            try:
+                versions[name] = f"{_ask_version(name, url)} (given)"
+            except (OSError, ValueError, httpx.HTTPError, redis.RedisError):
+                versions[name] = "that no longer answers (given)"
+        return versions
 
     def close(self) -> None:
         """Let go of them. Whoever made the folder waits until the servers are gone, and removes it."""

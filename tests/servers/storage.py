@@ -64,15 +64,19 @@ class Storage:
         [tables] = self.execute(query)
         self.execute(*(f"DELETE FROM `{table}`" for (table,) in tables if table not in KEPT_TABLES))
 
-    def drop(self) -> None:
-        """Remove the database, the keys and the indices."""
-        self.drop_keys(self.name)
-        self.drop_indices()
-        self.execute(f"DROP DATABASE {self.database}", database="")
+    def drop(self, servers: Addresses | None = None) -> None:
+        """Remove the database, the keys and the indices; of different servers, on those only that are named too."""
+        named = servers or self.addresses
+        if named.redis_url == self.addresses.redis_url:
+            self.drop_keys(self.name)
+        if named.elasticsearch_url == self.addresses.elasticsearch_url:
+            self.drop_indices()
+        if named.mysql_url == self.addresses.mysql_url:
+            self.execute(f"DROP DATABASE {self.database}", database="")
 
-    def drop_keys(self, prefix: str) -> None:
+    def drop_keys(self, prefix: str, redis_url: str | None = None) -> None:
         """Remove all keys of Redis that begin with the prefix."""
-        client = redis_client(self.addresses.redis_url)
+        client = redis_client(redis_url or self.addresses.redis_url)
         try:
             keys: list[bytes] = []
             for key in client.scan_iter(match=f"{prefix}*", count=KEYS_PER_CALL):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import need
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.process import server_folder
 from tests.servers.redis import RedisCluster, RedisServer
-from tests.servers.shared import GIVEN, ROOT, RunServers, required
+from tests.servers.shared import GIVEN, ROOT, RunServers
 
 PATIENCE_S = 30.0
 POLL_INTERVAL_S = 0.02
@@ -36,20 +36,6 @@ def folder() -> Iterator[Path]:
     """A folder for servers' data."""
     with server_folder() as made:
         yield made
-
-
-@pytest.fixture
-def redis(folder: Path) -> Iterator[RedisServer]:
-    """A Redis of this test's own, running."""
-    need("redis-server")
-    with RedisServer(folder / "redis") as server:
-        yield server
-
-
-def need(program: str) -> None:
-    """Leave the test out on a machine without this server, unless it is required."""
-    if shutil.which(program) is None and not required():
-        pytest.skip(f"this machine has no {program}")
 
 
 def becomes_true(condition: Callable[[], bool]) -> bool:
@@ -76,9 +62,9 @@ def is_gone(url: str) -> bool:
     return False
 
 
-def test_a_killed_server_comes_back_with_its_data_at_its_port(redis: RedisServer) -> None:
+def test_a_killed_server_comes_back_with_its_data_at_its_port(own_redis: RedisServer) -> None:
     """What was answered is there after SIGKILL, after SIGTERM, and after being stopped for a moment."""
-    url = redis.url
+    redis, url = own_redis, own_redis.url
     redis.ask("SET", "key", "value")
     for hurt in (redis.kill, redis.stop, redis.restart):
         hurt()
@@ -92,33 +78,29 @@ def test_a_killed_server_comes_back_with_its_data_at_its_port(redis: RedisServer
     assert redis.ask("DBSIZE") == "0"
 
 
-def test_a_killed_mariadb_comes_back(folder: Path) -> None:
+def test_a_killed_mariadb_comes_back(own_mysql: MariaDBServer) -> None:
     """It lets its account in again, and tells its version."""
-    need("mariadbd")
-    with MariaDBServer(folder / "mariadb") as server:
-        version = server.version()
-        assert "MariaDB" in version
-        server.restart()
-        assert server.version() == version
+    version = own_mysql.version()
+    assert "MariaDB" in version
+    own_mysql.restart()
+    assert own_mysql.version() == version
 
 
-def test_a_cluster_serves_every_slot(folder: Path) -> None:
+def test_a_cluster_serves_every_slot(redis_cluster: RedisCluster) -> None:
     """Keys of all three nodes, each known to its own."""
-    need("redis-server")
-    with RedisCluster(folder / "cluster") as cluster:
-        answers = []
-        for node in cluster.nodes:
-            for key in ("a", "b", "c", "d"):
-                try:
-                    answers.append(node.ask("SET", key, "value"))
-                except ValueError as refusal:
-                    assert "MOVED" in str(refusal)  # noqa: PT017 - most answers are no refusals
-        assert answers == ["OK"] * 4
+    answers = []
+    for node in redis_cluster.nodes:
+        for key in ("a", "b", "c", "d"):
+            try:
+                answers.append(node.ask("SET", key, "value"))
+            except ValueError as refusal:
+                assert "MOVED" in str(refusal)  # noqa: PT017 - most answers are no refusals
+    assert answers == ["OK"] * 4
 
 
 def test_a_server_ends_with_the_process_that_started_it(folder: Path) -> None:
     """Also when that one is killed and can tidy up nothing."""
-    need("redis-server")
+    need(RedisServer)
     program = f"""
         import time
         from pathlib import Path
@@ -138,7 +120,7 @@ def test_a_server_ends_with_the_process_that_started_it(folder: Path) -> None:
 
 def test_shared_servers_are_one_set_and_end_with_their_last_user(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes use the same; when one is killed they stay, when the other is killed they go."""
-    need("redis-server")
+    need(RedisServer)
     # Only Redis is started: the others are not asked for more than their address.
     monkeypatch.setenv(GIVEN["MySQL"], "mysql://nobody@127.0.0.1:1")
     monkeypatch.setenv(GIVEN["Elasticsearch"], "http://127.0.0.1:1")

@@ -1,0 +1,1 @@
+"""The rooms of the stack house, one by one."""

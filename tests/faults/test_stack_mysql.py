@@ -1,0 +1,111 @@
+"""MySQL away, under load: warm chats are written to, reads are served or refused, and all is applied afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.client import ChatAt
+from tests.conftest import Connect, only
+from tests.faults.conftest import Expose, UnderLoad
+from tests.faults.exposed import STORE, Exposed
+from tests.faults.load import Load
+from tests.faults.unavailable import assert_unavailable, failures
+from tests.servers.mariadb import MariaDBServer
+
+AWAY_S = 4.0
+"""Stands for the minute of an operator: longer than every time-out and pause on the way."""
+
+READS = ("", "/messages", "/messages/1", "/messages?changed_after=0", "/messages/search?q=before")
+
+pytestmark = only("stack", because="only the stack house has a MySQL")
+
+
+async def a_warm_chat(exposed: Exposed, connect: Connect) -> ChatAt:
+    """A chat whose counters are in Redis and whose only message is applied."""
+    client = connect(exposed.house)
+    chat = await client.create_chat((await client.create_application())["token"])
+    await chat.post("before")
+    await exposed.until_applied()
+    return chat
+
+
+async def assert_goes_on_without_mysql(exposed: Exposed, chat: ChatAt) -> None:
+    """Posting works; reads answer from the tail, or say 503; readiness names MySQL."""
+    posted = [(await chat.post(f"without MySQL {number}"))["number"] for number in range(2, 5)]
+    assert posted == [2, 3, 4]
+    [newest] = await chat.messages(order="desc", limit=1)
+    assert newest["body"] == "without MySQL 4"
+    assert (await chat.edit(4, body="edited without MySQL"))["revision"] == 5
+    assert (await chat.message(4))["body"] == "edited without MySQL"
+    for below in READS:
+        answer = await chat.request("GET", below)
+        if answer.status_code != 200:
+            assert_unavailable(answer)
+    unready = await chat.client.get("/health/ready")
+    assert_unavailable(unready)
+    assert "MySQL" in unready.json()["detail"]
+    assert_unavailable(await chat.client.post("/applications", json={"name": "not now"}))
+
+
+async def assert_caught_up(exposed: Exposed, chat: ChatAt, load: Load) -> None:
+    """Nothing failed but with a 503, nothing is missing, and the chat is as it was written."""
+    assert failures(load) <= {503}
+    await exposed.until_ready()
+    await exposed.whole(load)
+    bodies = [message["body"] for message in await chat.messages()]
+    assert bodies == ["before", "without MySQL 2", "without MySQL 3", "edited without MySQL"]
+
+
+@pytest.mark.parametrize("way", ["refusing", "silent"])
+async def test_without_mysql_warm_chats_are_written_and_all_is_applied_afterwards(
+    expose: Expose, connect: Connect, under_load: UnderLoad, way: str
+) -> None:
+    """Its address refuses connections, or takes them and answers nothing; then it is there again."""
+    exposed = expose()
+    await exposed.start()
+    chat = await a_warm_chat(exposed, connect)
+    load = await under_load(exposed.house, clients=3)
+    async with load.running():
+        await asyncio.sleep(0.5)
+        if way == "refusing":
+            exposed.to_mysql.cut()
+        else:
+            exposed.to_mysql.hold()
+        await assert_goes_on_without_mysql(exposed, chat)
+        await asyncio.sleep(AWAY_S)
+        assert exposed.behind(STORE) > 0
+        exposed.to_mysql.mend()
+    await assert_caught_up(exposed, chat, load)
+
+
+async def test_a_mysql_that_crashes_under_load_loses_nothing(
+    expose: Expose, connect: Connect, under_load: UnderLoad, own_mysql: MariaDBServer
+) -> None:
+    """SIGKILL in the middle of transactions, and a start over what it left on disk."""
+    exposed = expose(mysql=own_mysql)
+    await exposed.start()
+    chat = await a_warm_chat(exposed, connect)
+    load = await under_load(exposed.house, clients=3)
+    async with load.running():
+        await asyncio.sleep(0.5)
+        own_mysql.kill()
+        await assert_goes_on_without_mysql(exposed, chat)
+        await asyncio.to_thread(own_mysql.start)
+        await exposed.until_ready()
+    await assert_caught_up(exposed, chat, load)
+
+
+async def test_rows_that_others_hold_only_delay(expose: Expose, connect: Connect, under_load: UnderLoad) -> None:
+    """A forgotten transaction of an operator blocks the projection; nobody is refused, and it is caught up with."""
+    exposed = expose()
+    await exposed.start()
+    load = await under_load(exposed.house, clients=3)
+    async with load.running():
+        await asyncio.sleep(0.5)
+        async with exposed.applying_blocked():
+            await asyncio.sleep(AWAY_S)
+            assert exposed.behind(STORE) > 0
+    assert failures(load) == set()
+    await exposed.whole(load)
