@@ -11,7 +11,7 @@ import pytest
 
 from chat_system.embedded import journal as embedded_journal
 from chat_system.embedded.search import RECENT_MESSAGES, SCAN_APPLICATION
-from chat_system.model import ApplicationId, Once
+from chat_system.model import ApplicationId, ChangeChat, ChatEdit, Once
 from tests.contract.houses import SQLITE_FILE, OpenHouse
 
 HELD_BACK_S = 6.0
@@ -364,3 +364,15 @@ async def test_a_search_that_reads_a_whole_application_reads_each_message_once(t
     plan = [row[3] for row in tables.execute(f"EXPLAIN QUERY PLAN {SCAN_APPLICATION}", parameters)]
     assert any("SEARCH m USING INTEGER PRIMARY KEY" in step for step in plan), plan
     assert not any("messages_by_age" in step for step in plan), plan
+
+
+async def test_a_chat_is_never_changed_before_it_was_created(
+    embedded: OpenHouse, application: ApplicationId, chat: int, tables: sqlite3.Connection
+) -> None:
+    """Though the clock was set back meanwhile."""
+    tables.execute("UPDATE chats SET created_at = created_at + 3600000, updated_at = updated_at + 3600000")
+    before = await embedded.store.chat(application, chat)
+    await embedded.journal.append(application, ChangeChat(chat, ChatEdit(title="later")))
+    changed = await embedded.store.chat(application, chat)
+    assert changed.title == "later"
+    assert changed.updated_at >= changed.created_at == before.created_at

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 from elasticsearch import AsyncElasticsearch
+from msgspec import structs
 
 from chat_system.errors import ConfigurationError, NotFound, Unavailable
 from chat_system.model import ApplicationId, MessageChanged
@@ -176,6 +177,16 @@ async def test_an_older_state_never_comes_back(index: StackSearch) -> None:
         assert await numbers(index, "new") == [1]
         assert await numbers(index, "o") + await numbers(index, "go") == []
     assert await index.count(APPLICATION) == 2
+
+
+async def test_what_a_later_epoch_of_the_journal_tells_wins_over_any_earlier_revision(index: StackSearch) -> None:
+    """What Redis lost after it was indexed gives way to what got its number afterwards, and does not come back."""
+    lost = entry(1, "lost", revision=7)
+    given_again = structs.replace(entry(1, "given again", revision=1), position="0/2-1/0")
+    for entries in ([lost], [given_again], [lost], [lost, given_again]):
+        await index.apply(entries)
+    assert await numbers(index, "given again") == [1]
+    assert await numbers(index, "lost") == []
 
 
 async def test_more_than_one_request_holds_is_applied_whole(index: StackSearch) -> None:

@@ -258,8 +258,8 @@ class EmbeddedJournal:
 
     def _change_chat(self, transaction: Transaction, application: ApplicationId, change: ChangeChat) -> Receipt:
         chat = self._counters(transaction, application, change.chat)
-        title, metadata = transaction.execute(
-            "SELECT title, metadata FROM chats WHERE id = ?", (chat.chat_id,)
+        title, metadata, updated_at = transaction.execute(
+            "SELECT title, metadata, updated_at FROM chats WHERE id = ?", (chat.chat_id,)
         ).fetchone()
         new_title = change.edit.title if isinstance(change.edit.title, str | None) else title
         new_metadata = (
@@ -268,7 +268,8 @@ class EmbeddedJournal:
         if (new_title, new_metadata) != (title, metadata):
             transaction.execute(
                 "UPDATE chats SET title = ?, metadata = ?, updated_at = ? WHERE id = ?",
-                (new_title, new_metadata, transaction.at, chat.chat_id),
+                # The clock may have been set back.
+                (new_title, new_metadata, max(transaction.at, updated_at), chat.chat_id),
             )
         return Receipt(change.chat, chat.revision, transaction.at)
 

@@ -40,7 +40,10 @@ SETTLE_CHUNK = 1000
 """Messages of one chat that one call settles."""
 
 _Done = dict[int, list[tuple[str, int, list[int]]]]
-"""By partition: stream entries, how many of their facts count (0: some are still held), and which were let go."""
+"""By partition: stream entries, how many of their facts count (or IN_PART), and which were let go."""
+
+IN_PART = -1
+"""Instead of a count: others of the entry's facts are still held."""
 
 _Settled = tuple[int, int, list[tuple[int, int]], int]
 """What the store has applied of a chat: application, chat, numbers and revisions, version (0: none)."""
@@ -193,7 +196,7 @@ class Consumer:
                 self._held_bytes -= opened.size
                 done.setdefault(partition, []).append((identifier, opened.facts, []))
             else:
-                done.setdefault(partition, []).append((identifier, 0, indices))
+                done.setdefault(partition, []).append((identifier, IN_PART, indices))
         return done
 
     async def _put_aside(self, partition: int, position: str, error: str, kind: bytes, state: bytes) -> None:

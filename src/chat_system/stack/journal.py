@@ -232,7 +232,7 @@ class StackJournal:
         if (title, metadata) == (current.title, current.metadata):
             raise _Unchanged(Receipt(change.chat, tail.revision, current.updated_at))
         content = facts.encode(facts.ChatContent(title, metadata, current.created_at))
-        rest = _based_on(current.version, tail)
+        rest = [*_based_on(current.version, tail), current.updated_at]
         return await self._record(_Asked(facts.CHANGE, application, change.chat, once, rest, [content]))
 
     async def _record(self, asked: _Asked) -> Receipt:

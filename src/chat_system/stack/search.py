@@ -54,6 +54,10 @@ _LINES = b'{"index":{"_id":"%d:%d:%d","routing":"%d","version":%d,"version_type"
 _encode = json.Encoder().encode
 
 
+REVISION_BITS = 40
+"""Room for the revisions of a chat in a document's version; the epoch stands above them."""
+
+
 class Rejected(Exception):
     """Elasticsearch refuses a document for what is in it."""
 
@@ -315,7 +319,17 @@ def _lines(entry: Entry) -> bytes:
             state.updated_at,
             None if folded == body else body,
         )
-    return _LINES % (application, chat, number, application, state.revision, _encode(document))
+    return _LINES % (application, chat, number, application, _version(entry), _encode(document))
+
+
+def _version(entry: Entry) -> int:
+    """The document's external version: a later epoch wins over any revision of an earlier one.
+
+    When Redis has lost its data, what was indexed and never stored is overwritten by whatever is given its number.
+    Rows of the store, which have no position, are older than all that the journal still holds.
+    """
+    epoch = int(entry.position.split("/", 2)[1].partition("-")[0]) if entry.position else 0
+    return (epoch << REVISION_BITS) + entry.message.revision
 
 
 def _contains(folded: str) -> dict[str, Any]:

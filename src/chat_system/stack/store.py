@@ -150,8 +150,9 @@ class StackStore(Pages):
         return application
 
     def forget_tokens(self) -> None:
-        """Drop what is remembered of tokens: Redis has lost what it knew of erased applications."""
-        self._tokens.clear()
+        """Ask MySQL anew about every token: Redis has lost what it knew of erased applications."""
+        # While MySQL is away they are believed all the same: without it nothing of an erased application is found.
+        self._tokens = {token: (application, 0.0) for token, (application, _) in self._tokens.items()}
 
     async def application(self, application: ApplicationId) -> Application:
         """See `ports.Store.application`."""

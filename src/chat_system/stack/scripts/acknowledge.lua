@@ -5,7 +5,7 @@
 -- KEYS[1]  the partition's `meta` key
 -- ARGV[1]  the consumer group
 -- ARGV[2]  MessagePack: [[stream id, how many of its facts count for the group, which of them are applied] …];
---          a count of 0: there are others, which are not
+--          a count of -1: there are others, which are not; 0 is that of an entry that is none of the group's business
 -- ARGV[3]  MessagePack: [[application, chat, [[number, revision] …], version or 0] …], of the store's group; else empty
 -- Returns how many facts left the backlog: none of what another had acknowledged before.
 
@@ -125,7 +125,7 @@ end
 local done = 0
 for _, applied in ipairs(cmsgpack.unpack(ARGV[2])) do
   local id, count = applied[1], applied[2]
-  if count == 0 then
+  if count < 0 then
     done = done + apply_in_part(id, applied[3])
   elseif redis.call('XACK', stream, group, id) == 1 then
     local _, before = known_parts(id)

@@ -209,8 +209,9 @@ local function change_chat(change, encoded)
     return STALE
   end
   chat.version = chat.version + 1
-  put_chat(chat, now, encoded)
-  return RECORDED, chat.number, chat.revision, now, 1
+  local at = math.max(now, change[12])
+  put_chat(chat, at, encoded)
+  return RECORDED, chat.number, chat.revision, at, 1
 end
 
 local function change_message(change, encoded)

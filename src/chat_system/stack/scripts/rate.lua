@@ -14,6 +14,10 @@ local cost, depth, wanted = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local full_at = math.max(tonumber(redis.call('GET', key) or 0), now)
+if full_at > now + depth + cost then
+  -- The clock was set back, and nobody shall wait until it is where it was.
+  full_at = now
+end
 local room = math.floor((depth - (full_at - now)) / cost + 0.000001)
 local granted = math.min(wanted, room)
 if granted <= 0 then
