@@ -249,7 +249,7 @@ async def _running(*work: Coroutine[None, None, None]) -> AsyncIterator[None]:
 
 
 async def _migrate_stack(settings: Settings, wait_s: float = MIGRATION_WAIT_S) -> bool:
-    from chat_system.stack.mysql import migrate as bring_up_to_date  # noqa: PLC0415 - one house at a time
+    from chat_system.stack.schema import migrate as bring_up_to_date  # noqa: PLC0415 - one house at a time
 
     try:
         return await bring_up_to_date(settings.mysql_url, wait_s=wait_s)

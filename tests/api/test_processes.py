@@ -197,6 +197,8 @@ async def test_a_parent_that_is_killed_takes_its_processes_along(
     message = await crowded.post("kept")
     former = processes_of(several)
     await asyncio.to_thread(several.restart)
+    # Until here one of the former may have answered.
+    await all_serve(several, more=PROCESSES)
     assert (await fresh.get(f"{crowded.path}/messages")).json() == [message]
 
     async def left() -> int:

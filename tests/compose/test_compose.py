@@ -177,6 +177,19 @@ def test_redis_keeps_what_it_is_told_and_evicts_nothing(project: Project) -> Non
     assert int(project.execute("redis", "redis-cli", "config", "get", "maxmemory").split()[1]) > 0
 
 
+async def test_redis_lets_go_of_what_is_applied(project: Project, client: Client) -> None:
+    """Its memory bounds what may wait, not what there is: applied entries leave the journal, every one of them."""
+    chat = await new_chat(client)
+    await chat.request("PATCH", "", json={"title": "Changed"})
+    await applied(client)
+    lengths = "for key in $(redis-cli --scan --pattern 'chat:*:stream'); do redis-cli xlen $key; done"
+
+    async def kept() -> int:
+        return sum(map(int, (await asyncio.to_thread(project.execute, "redis", "sh", "-c", lengths)).split()))
+
+    await eventually(kept, 0)
+
+
 # Something dies
 
 
@@ -243,7 +256,7 @@ async def test_a_backup_is_restored_by_the_lines_of_the_document(
     told = section("docs/operating.md", "Backup of the stack")
     backup, restore = (textwrap.dedent(lines) for lines in re.findall(r"(?:^    .*\n)+", told, re.MULTILINE))
     chat = await new_chat(client)
-    keyed = {"json": {"body": "kept"}, "headers": {"Idempotency-Key": "of the backup"}}
+    keyed = {"json": {"body": "kept"}, "headers": {"Idempotency-Key": "of-the-backup"}}
     kept = expect(await chat.request("POST", "/messages", **keyed), 201).json()
     await applied(client)
     await asyncio.to_thread(project.shell, backup, tmp_path)

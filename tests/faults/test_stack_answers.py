@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from tests.client import ChatAt, expect
 from tests.conftest import Connect, only
 from tests.faults.conftest import Expose
 from tests.faults.exposed import Exposed, until
+from tests.faults.unavailable import assert_unavailable
 
 MARK = "recorded, and not answered"
 
@@ -24,31 +24,25 @@ pytestmark = only("stack", because="only in the stack house is recording on anot
 class Request:
     """A creation that can be sent again, and how its numbers are read from the answer."""
 
+    key: str
     below: str
     payload: Any
-    numbers: Callable[[Any], list[int]]
 
     async def send(self, chat: ChatAt) -> httpx.Response:
         """Send it, always with the same key."""
         path = f"/applications/{chat.token}/chats{self.below}"
-        return await chat.client.post(path, json=self.payload, headers={"Idempotency-Key": "once"})
+        return await chat.client.post(path, json=self.payload, headers={"Idempotency-Key": self.key})
 
 
-REQUESTS = {
-    "a-chat": Request("", {"title": MARK}, lambda answer: [answer["number"]]),
-    "a-message": Request("/1/messages", {"body": MARK}, lambda answer: [answer["number"]]),
-    "a-batch": Request(
-        "/1/messages/batch",
-        {"messages": [{"body": f"{MARK} {number}"} for number in range(3)]},
-        lambda answer: [one["number"] for one in answer],
-    ),
-}
+A_CHAT = Request("one", "", {"title": MARK})
+A_MESSAGE = Request("two", "/1/messages", {"body": MARK})
+A_BATCH = Request("three", "/1/messages/batch", {"messages": [{"body": f"{MARK} {number}"} for number in range(3)]})
 
 
-@pytest.fixture(params=sorted(REQUESTS))
-def request_once(request: pytest.FixtureRequest) -> Request:
-    """Each kind of creation."""
-    return REQUESTS[request.param]
+def numbers_of(answer: httpx.Response) -> list[int]:
+    """The numbers that were allotted."""
+    created = expect(answer, 201).json()
+    return [one["number"] for one in (created if isinstance(created, list) else [created])]
 
 
 def recorded(exposed: Exposed) -> dict[bytes, int]:
@@ -82,47 +76,45 @@ async def lose_the_answer(exposed: Exposed, chat: ChatAt, asked: Request) -> asy
     return asking
 
 
-async def assert_told_the_same(exposed: Exposed, chat: ChatAt, asked: Request) -> None:
-    """The repeat is a replay, its numbers are the next ones, and what is asked for later comes after them."""
-    again = expect(await asked.send(chat), 201)
-    assert again.headers["idempotency-replayed"] == "true"
-    numbers = asked.numbers(again.json())
-    assert numbers == list(range(2, 2 + len(numbers)))
+async def assert_told_the_same(exposed: Exposed, chat: ChatAt, asked: Request, numbers: list[int]) -> None:
+    """The repeat is a replay with these numbers, before everything is applied and after it."""
+    again = await asked.send(chat)
+    assert (numbers_of(again), again.headers["idempotency-replayed"]) == (numbers, "true")
     await exposed.until_applied()
-    assert asked.numbers((await asked.send(chat)).json()) == numbers
-    if asked.below:
-        assert (await chat.post("after"))["number"] == numbers[-1] + 1
-    else:
-        assert (await chat.client.create_chat(chat.token)).number == numbers[-1] + 1
-    await exposed.whole()
+    assert numbers_of(await asked.send(chat)) == numbers
 
 
 async def test_an_api_process_killed_before_it_heard_the_answer_leaves_one_number(
-    expose: Expose, connect: Connect, request_once: Request
+    expose: Expose, connect: Connect
 ) -> None:
     """SIGKILL after Redis has recorded and before anybody was answered; the retry gets the same numbers."""
     exposed = expose()
     chat = await begun(exposed, connect)
-    asking = await lose_the_answer(exposed, chat, request_once)
+    asking = await lose_the_answer(exposed, chat, A_BATCH)
     exposed.house.kill()
     with pytest.raises(httpx.TransportError):
         await asking
     exposed.to_redis.cut()
     exposed.to_redis.mend()
     await exposed.start()
-    await assert_told_the_same(exposed, chat, request_once)
+    await assert_told_the_same(exposed, chat, A_BATCH, [2, 3, 4])
+    assert (await chat.post("after"))["number"] == 5
+    await exposed.whole()
 
 
 async def test_an_answer_that_was_cut_off_is_unavailable_and_the_retry_gets_the_same_number(
-    expose: Expose, connect: Connect, request_once: Request
+    expose: Expose, connect: Connect
 ) -> None:
     """The connection to Redis breaks after it has recorded: the process can't know, and says 503."""
     exposed = expose()
     chat = await begun(exposed, connect)
-    asking = await lose_the_answer(exposed, chat, request_once)
-    exposed.to_redis.cut()
-    refused = expect(await asking, 503)
-    assert int(refused.headers["retry-after"]) >= 1
-    exposed.to_redis.mend()
-    await exposed.until_ready()
-    await assert_told_the_same(exposed, chat, request_once)
+    for asked, numbers in ((A_CHAT, [2]), (A_MESSAGE, [2]), (A_BATCH, [3, 4, 5])):
+        asking = await lose_the_answer(exposed, chat, asked)
+        exposed.to_redis.cut()
+        assert_unavailable(await asking)
+        exposed.to_redis.mend()
+        await exposed.until_ready()
+        await assert_told_the_same(exposed, chat, asked, numbers)
+    assert (await chat.client.create_chat(chat.token)).number == 3
+    assert (await chat.post("after"))["number"] == 6
+    await exposed.whole()

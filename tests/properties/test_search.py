@@ -71,12 +71,10 @@ class Corpus:
         """What the oracle finds, as chat and number."""
         return {where for where, body in self.bodies.items() if body is not None and matches(query, body)}
 
-    def in_chat(self, chat: int, query: str, limit: int) -> list[int]:
-        """The numbers that a search in one chat finds, over all pages, by following Link."""
+    def in_chat(self, chat: int, query: str, limit: int) -> list[tuple[int, str]]:
+        """The numbers that a search in one chat finds, and what they say, over all pages, by following Link."""
         found = self._pages(f"/applications/{self.token}/chats/{chat}/messages/search", query, limit)
-        for item in found:
-            assert item["body"] == self.bodies[chat, item["number"]]
-        return [item["number"] for item in found]
+        return [(item["number"], item["body"]) for item in found]
 
     def in_chat_by_before(self, chat: int, query: str, limit: int) -> list[int]:
         """The same, by asking for what is before the last number of each page."""
@@ -110,7 +108,8 @@ class Corpus:
         wanted = self.wanted(query)
         for chat in range(1, CHATS + 1):
             numbers = sorted((number for at, number in wanted if at == chat), reverse=True)
-            eventually_equal(partial(self.in_chat, chat, query, limit), numbers)
+            said = [(number, self.bodies[chat, number]) for number in numbers]
+            eventually_equal(partial(self.in_chat, chat, query, limit), said)
             eventually_equal(partial(self.in_chat_by_before, chat, query, limit), numbers)
         eventually_equal(lambda: sorted(self.in_application(query, limit)), sorted(wanted))
 

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.servers.process import Server
+from tests.servers.process import LOG_TAIL_CHARACTERS, Server, ServerDidNotStart
 
 PASSWORD = "a secret: with/odd@characters"
 PASSWORD_IN_URL = "a%20secret%3A%20with%2Fodd%40characters"
@@ -47,20 +47,25 @@ class MariaDBServer(Server):
         return f"mysql://chat:{PASSWORD_IN_URL}@127.0.0.1:{self.port}"
 
     def prepare(self) -> None:
-        subprocess.run(
+        made = subprocess.run(
             [
                 "mariadb-install-db",
                 "--no-defaults",
                 f"--datadir={self.data}",
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
+                "--force",  # on machines whose own name can't be looked up
                 "--innodb-log-file-size=16M",
                 *self._user(),
             ],
-            check=True,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
             timeout=PREPARE_TIMEOUT_S,
+            check=False,
         )
+        if made.returncode:
+            raise ServerDidNotStart(f"{self!r} could not be prepared:\n{made.stdout[-LOG_TAIL_CHARACTERS:]}")
         (self.folder / "account.sql").write_text(ACCOUNT)
 
     def command(self) -> list[str]:

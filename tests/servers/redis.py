@@ -51,7 +51,8 @@ class RedisServer(Server):
         return command
 
     def version(self) -> str:
-        """From INFO. While it loads its data it answers an error, and is not ready."""
+        """From INFO. While it loads its data it answers INFO and nothing else: it is not ready."""
+        self.ask("PING")
         said = self.ask("INFO", "server")
         return next(line for line in said.splitlines() if line.startswith("redis_version:")).partition(":")[2]
 

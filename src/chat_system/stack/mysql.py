@@ -1,4 +1,4 @@
-"""MySQL or MariaDB: a small pool of connections, what their errors mean, and the history of the schema.
+"""MySQL or MariaDB: a small pool of connections, and what their errors mean.
 
 Connections are made when they are needed: a server that is away fails the call that needs it and nothing else. Every
 session reads what is committed at the moment of each statement (READ COMMITTED) and refuses data that does not fit.
@@ -25,24 +25,19 @@ from asyncmy.connection import Connection
 from asyncmy.errors import InterfaceError, InternalError, MySQLError
 
 from chat_system.errors import ConfigurationError, Unavailable
-from chat_system.telemetry import DATABASE_ERRORS, log
-
-REVISIONS = ("0001",)
-"""The history in `migrations/versions`, oldest first; a test holds the two together."""
-
-HEAD = REVISIONS[-1]
+from chat_system.telemetry import DATABASE_ERRORS
 
 CONNECT_TIMEOUT_S = 5.0
-READ_TIMEOUT_S = 10.0
-"""How long a statement may take, the wait for a free connection included."""
+READ_TIMEOUT_S = 5.0
+"""How long what a request waits for may take, the wait for a free connection included."""
+
+PROBE_EVERY_S = 1.0
+"""Of a server that keeps silent: how often one request finds out whether it answers again. The others fail at once."""
 
 WRITE_TIMEOUT_S = 60.0
 LOCK_WAIT_S = 10
 LOCK_ATTEMPTS = 5
 """How often a transaction that others' locks got in the way of is tried."""
-
-MIGRATION_WAIT_S = 120
-"""How long to wait for another process that migrates."""
 
 STATEMENT_MAX_BYTES = 4 * 1024 * 1024
 """No statement of ours is longer; a server that takes less than this is obeyed."""
@@ -89,7 +84,7 @@ _REFUSED = {
     1698: "refuses the user or the password",
 }
 
-_MISCONFIGURED = {1044, 1045, 1049, 1142, 1227, 1698}
+MISCONFIGURED = {1044, 1045, 1049, 1142, 1227, 1698}
 
 # The driver logs what the server warns of: that syntax is deprecated, that a table is there already. Data is not
 # among it: what does not fit is an error.
@@ -138,17 +133,21 @@ class Address:
 
     async def connect(self) -> Connection:
         """A connection, as the driver made it."""
-        connection: Connection = await asyncmy.connect(
-            host=self.host,
-            port=self.port,
-            user=self.user,
-            password=self.password,
-            database=self.database,
-            charset="utf8mb4",
-            autocommit=True,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            ssl=self.tls,
-        )
+        try:
+            connection: Connection = await asyncmy.connect(
+                host=self.host,
+                port=self.port,
+                user=self.user,
+                password=self.password,
+                database=self.database,
+                charset="utf8mb4",
+                autocommit=True,
+                connect_timeout=CONNECT_TIMEOUT_S,
+                ssl=self.tls,
+            )
+        except RuntimeError as error:
+            # The driver's word for a connection that was lost while it was being made.
+            raise ConnectionResetError(str(error)) from error
         return connection
 
     def __str__(self) -> str:
@@ -186,6 +185,7 @@ class Database:
         self._idle: list[Connection] = []
         self._slots = asyncio.Semaphore(connections)
         self._closed = False
+        self._silent_until: float | None = None
 
     @classmethod
     async def open(cls, url: str, *, connections: int = 8) -> Database:
@@ -214,8 +214,8 @@ class Database:
         Raises:
             Unavailable: the database is away, or did not answer in time.
         """
-        with _meaning():
-            async with asyncio.timeout(timeout_s), self._slots:
+        with meaning():
+            async with self._patience(timeout_s), self._slots:
                 connection, fresh = await self._take()
                 try:
                     try:
@@ -257,7 +257,9 @@ class Database:
         async with self._transaction("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY", None) as transaction:
             yield transaction
 
-    async def commit(self, unit: Callable[[Transaction], Awaitable[Result]]) -> Result:
+    async def commit(
+        self, unit: Callable[[Transaction], Awaitable[Result]], *, timeout_s: float = WRITE_TIMEOUT_S
+    ) -> Result:
         """Run a unit of work as one transaction, again when others' locks get in its way.
 
         Raises:
@@ -265,7 +267,7 @@ class Database:
         """
         for attempt in range(1, LOCK_ATTEMPTS + 1):
             try:
-                async with self.transaction() as transaction:
+                async with self.transaction(timeout_s=timeout_s) as transaction:
                     return await unit(transaction)
             except Locked:
                 if attempt == LOCK_ATTEMPTS:
@@ -274,9 +276,37 @@ class Database:
         raise AssertionError("unreachable")
 
     @contextlib.asynccontextmanager
+    async def _patience(self, timeout_s: float | None) -> AsyncIterator[None]:
+        """So long and no longer. A server that hangs costs one request its time-out, not each of them.
+
+        What may take long (`timeout_s` beyond READ_TIMEOUT_S) waits for itself.
+        """
+        if timeout_s is None or timeout_s > READ_TIMEOUT_S:
+            async with asyncio.timeout(timeout_s):
+                yield
+            return
+        loop = asyncio.get_running_loop()
+        if self._silent_until is not None:
+            if loop.time() < self._silent_until:
+                raise Unavailable("MySQL does not answer.")
+            # This one finds out.
+            self._silent_until = loop.time() + timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                yield
+        except TimeoutError:
+            self._silent_until = loop.time() + PROBE_EVERY_S
+            raise
+        except Exception:
+            # An error is an answer.
+            self._silent_until = None
+            raise
+        self._silent_until = None
+
+    @contextlib.asynccontextmanager
     async def _transaction(self, begin: str, timeout_s: float | None) -> AsyncIterator[Transaction]:
-        with _meaning():
-            async with asyncio.timeout(timeout_s), self._slots:
+        with meaning():
+            async with self._patience(timeout_s), self._slots:
                 connection = await self._begin(begin)
                 try:
                     yield Transaction(connection)
@@ -367,69 +397,6 @@ class Locked(Unavailable):
         super().__init__("MySQL is busy: others hold the rows that this needs.")
 
 
-async def migrate(url: str, *, wait_s: float = 0.0) -> bool:
-    """Bring the database to the newest schema; True when there was something to do. Many may do so at once.
-
-    `wait_s` is how long to wait for the server to come up.
-
-    Raises:
-        ConfigurationError: the server refuses us, or the schema is newer than this program.
-        Unavailable: the server is away.
-    """
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + wait_s
-    database = await Database.open(url, connections=2)
-    try:
-        while True:
-            try:
-                return await _migrate(database)
-            except Unavailable as error:
-                if loop.time() < deadline:
-                    await asyncio.sleep(0.5)
-                    continue
-                cause = error.__cause__
-                if isinstance(cause, MySQLError) and cause.args[0] in _MISCONFIGURED:
-                    raise ConfigurationError(f"{error.detail} ({database.address}: {cause.args[1]})") from error
-                raise
-    finally:
-        await database.close()
-
-
-async def _migrate(database: Database) -> bool:
-    if await _revision(database) == HEAD:
-        return False
-    lock = database.lock_name("migrate")
-    async with database.transaction(timeout_s=None) as holding:
-        if (await holding.fetch("SELECT GET_LOCK(%s, %s)", (lock, MIGRATION_WAIT_S)))[0][0] != 1:
-            raise Unavailable("MySQL is being migrated by another process, which takes long.")
-        try:
-            revision = await _revision(database)
-            if revision == HEAD:
-                return False
-            if revision is not None and revision not in REVISIONS:
-                raise ConfigurationError(
-                    f"The database {database.address} has schema {revision}, and this program knows up to {HEAD}:"
-                    " it was made by a newer version. It was left as it is."
-                )
-            from chat_system.stack.migrations import upgrade  # noqa: PLC0415 - Alembic is slow to import
-
-            with _meaning():
-                await upgrade(database.address.connect)
-            log.info("database migrated", database=str(database.address), revision=HEAD)
-            return True
-        finally:
-            await holding.fetch("SELECT RELEASE_LOCK(%s)", (lock,))
-
-
-async def _revision(database: Database) -> str | None:
-    """The schema revision of the database; None when it has none yet."""
-    known = await database.fetch(
-        "SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'alembic_version'"
-    )
-    rows = await database.fetch("SELECT version_num FROM alembic_version") if known else []
-    return str(rows[0][0]) if rows else None
-
-
 async def _fetch(connection: Connection, sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
     cursor = connection.cursor()
     await cursor.execute(sql, tuple(parameters) or None)
@@ -463,7 +430,7 @@ def _is_lost(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def _meaning() -> Any:
+def meaning() -> Any:
     """Turn the driver's errors into what they mean for a caller; data errors pass as they are."""
     try:
         yield

@@ -30,7 +30,7 @@ from chat_system.model import (
 )
 from chat_system.ports import ApplicationWindow, Discrepancy, Entry
 from chat_system.stack import applying, rows, sweeping, verifying
-from chat_system.stack.mysql import Database, Transaction
+from chat_system.stack.mysql import READ_TIMEOUT_S, Database, Transaction
 from chat_system.stack.pages import Pages
 from chat_system.stack.rows import APPLICATION_COLUMNS, CHAT_COLUMNS, MESSAGE_COLUMNS, RECEIPT_COLUMNS
 from chat_system.stack.tail import ChatSeed, Tail
@@ -119,7 +119,7 @@ class StackStore(Pages):
 
         for _ in range(CREATE_ATTEMPTS):
             try:
-                opened, at, replayed = await self._database.commit(unit)
+                opened, at, replayed = await self._database.commit(unit, timeout_s=READ_TIMEOUT_S)
             except _KeyTaken:
                 # Somebody used the key at the same time, and was first.
                 continue
@@ -187,7 +187,7 @@ class StackStore(Pages):
                 raise NotFound
             return rows.application(found[0])
 
-        return await self._database.commit(unit)
+        return await self._database.commit(unit, timeout_s=READ_TIMEOUT_S)
 
     async def erase_application(self, application: ApplicationId) -> None:
         """See `ports.Store.erase_application`."""
@@ -209,7 +209,7 @@ class StackStore(Pages):
                 )
             return True
 
-        was_there = await self._database.commit(unit)
+        was_there = await self._database.commit(unit, timeout_s=READ_TIMEOUT_S)
         # Also when it was marked before: whoever did that may not have come so far.
         await self._erased(application)
         self._tokens = {token: known for token, known in self._tokens.items() if known[0] != application}
@@ -336,7 +336,7 @@ class StackStore(Pages):
             )
             return str((await transaction.fetch("SELECT value FROM installation WHERE name = %s", (name,)))[0][0])
 
-        fixed = await self._database.commit(unit)
+        fixed = await self._database.commit(unit, timeout_s=READ_TIMEOUT_S)
         if fixed != value:
             raise ConfigurationError(f"{name} is {value}, and was {fixed} when this database was first used.")
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from chat_system.model import ApplicationId
-from chat_system.stack.mysql import Database, migrate
+from chat_system.stack.mysql import Database
+from chat_system.stack.schema import migrate
 from chat_system.stack.store import StackStore
 from tests.contract.stack.facts import create
 from tests.contract.stack.surroundings import Surroundings

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from chat_system.errors import ConfigurationError, Unavailable
 from chat_system.stack import store as module
-from chat_system.stack.mysql import REVISIONS, Address, Database, migrate
+from chat_system.stack.mysql import Address, Database
+from chat_system.stack.schema import REVISIONS, migrate
 from chat_system.stack.store import StackStore
 from tests.contract.stack.facts import (
     create,
@@ -116,7 +118,7 @@ async def test_connections_that_died_idle_are_replaced(store: StackStore, databa
 async def url_of(database: Database) -> str:
     """The address as it is set."""
     address = database.address
-    password = f":{address.password}" if address.password else ""
+    password = f":{quote(address.password, safe='')}" if address.password else ""
     return f"mysql://{address.user}{password}@{address.host}:{address.port}/{address.database}"
 
 

@@ -67,8 +67,8 @@ async def test_an_epoch_begins_after_what_is_being_applied(
         assert not applying.done()
         assert not beginning.done()
     assert await beginning == int(begun) + 1
-    assert applying.done()
     assert await store.stored_message(application, 1, 1) == posted(1)
+    await applying
 
 
 async def test_a_chat_is_counted_when_its_count_was_lost(store: StackStore, application: ApplicationId) -> None:
