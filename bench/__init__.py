@@ -7,12 +7,16 @@ the run to history.ndjson.
 
     measure.py       the words: sample, contestant, row, goal; the rounds and their statistics
     workbench.py     what scenarios share: sizes, folder, corpus, filled databases, the client's process
-    houses.py        how a server of ours is started and filled; one class for each way of running it
+    houses.py        how a server of ours is started and filled
+    stack.py         the stack house taken apart: its servers, places on them, API processes and workers
     processes.py     child processes and what the kernel says about them
     api.py           the few API calls that prepare a scenario and verify it afterwards
     corpus.py        the messages that are posted and imported
     load.py          the load client: closed loop over keep-alive connections
     live_load.py     the live client: one poster, many readers of one stream
+    sustained_load.py  as many messages as a whole system takes without its backlog growing
+    lag_load.py      probes: post a message, search until it is found
+    projections.py   the stack house's projections alone; limits: raw inserts and raw bulk requests
     bare.py          limit: an ASGI app that does nothing but answer
     raw_sqlite.py    limit: executemany and commit
     raw_sockets.py   limit: the same bytes written to every socket

@@ -20,14 +20,15 @@ from pathlib import Path
 
 from bench import history, report
 from bench.corpus import Corpus
-from bench.houses import HOUSES, PROJECT
+from bench.houses import PROJECT, Embedded
 from bench.measure import Outcome, Wrong, run
 from bench.processes import allow_many_sockets
-from bench.scenarios import SCENARIOS, Scenario
+from bench.scenarios import HOUSES, SCENARIOS, STACK, Scenario
+from bench.stack import Stack
 from bench.workbench import DEFAULT, QUICK, Workbench
 
 SAMPLE = PROJECT / "examples" / "chat-sample.ndjson.gz"
-HOUSE = "embedded"
+ALL = "all"
 
 
 def positive(text: str) -> int:
@@ -49,6 +50,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="these scenarios; the beginning of a name selects all that begin so",
     )
+    options.add_argument(
+        "--house",
+        choices=[*HOUSES, ALL],
+        default=ALL,
+        help="the scenarios of this house; if absent, of all that this machine can run",
+    )
     options.add_argument("--rounds", type=positive, metavar="N", help="measure each scenario and its limit N times")
     options.add_argument(
         "--data", type=Path, metavar="FILE", help="messages as NDJSON, with sender and body; may be .gz"
@@ -64,18 +71,24 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
-def selected(names: Sequence[str] | None) -> list[Scenario]:
-    """The scenarios that some names, or the beginnings of names, mean.
+def selected(names: Sequence[str] | None, house: str) -> list[Scenario]:
+    """The scenarios of a house, or of all that the machine can run, that some names or their beginnings mean.
 
     Raises:
-        Wrong: a name means none.
+        Wrong: a name means none, or the machine can't run what was asked for.
     """
-    if names is None:
-        return list(SCENARIOS)
-    for name in names:
-        if not any(scenario.name.startswith(name) for scenario in SCENARIOS):
-            raise Wrong(f"no scenario is called {name}: {', '.join(s.name for s in SCENARIOS)}")
-    return [scenario for scenario in SCENARIOS if scenario.name.startswith(tuple(names))]
+    scenarios = [scenario for scenario in SCENARIOS if house in (ALL, scenario.house)]
+    for name in names or ():
+        if not any(scenario.name.startswith(name) for scenario in scenarios):
+            raise Wrong(f"no scenario is called {name}: {', '.join(s.name for s in scenarios)}")
+    chosen = [scenario for scenario in scenarios if names is None or scenario.name.startswith(tuple(names))]
+    if any(scenario.house == STACK for scenario in chosen) and (lacks := Stack.missing()):
+        reason = f"this machine has no {', no '.join(lacks)}"
+        if house == STACK or all(scenario.house == STACK for scenario in chosen):
+            raise Wrong(reason)
+        print(f"the stack house is left out: {reason}", file=sys.stderr)
+        return [scenario for scenario in chosen if scenario.house != STACK]
+    return chosen
 
 
 def open_corpus(data: Path | None) -> Corpus:
@@ -129,8 +142,8 @@ def run_benchmark(options: argparse.Namespace) -> int:
     Raises:
         Wrong: the options ask for something that is not there.
     """
-    house = HOUSES[HOUSE]()
-    scenarios = [scenario for scenario in selected(options.only) if house.name in scenario.houses]
+    scenarios = selected(options.only, options.house)
+    houses = [house for house in HOUSES if any(scenario.house == house for scenario in scenarios)]
     corpus = open_corpus(options.data)
     sizes = QUICK if options.quick else DEFAULT
     if options.rounds is not None:
@@ -138,9 +151,12 @@ def run_benchmark(options: argparse.Namespace) -> int:
     allow_many_sockets()
     started_at = time.monotonic()
     with work_folder(options.workdir) as folder:
-        entry = history.opening(house=house.name, corpus=corpus.source, sizes=sizes, folder=folder, quick=options.quick)
-        with Workbench(house, folder, corpus, sizes, import_files=options.workdir or folder) as bench:
+        entry = history.opening(
+            house=", ".join(houses), corpus=corpus.source, sizes=sizes, folder=folder, quick=options.quick
+        )
+        with Workbench(Embedded(), folder, corpus, sizes, import_files=options.workdir or folder) as bench:
             results = measure_all(scenarios, bench)
+            entry |= {"servers": bench.stack.versions()}
     entry |= history.closing(time.monotonic() - started_at, results.outcomes, results.failures)
     report.show(entry, results.outcomes, results.failures)
     if not options.no_history:
@@ -153,7 +169,7 @@ def main() -> int:
     options = parser().parse_args()
     if options.list:
         for scenario in SCENARIOS:
-            print(f"{scenario.name:10} {scenario.about}")
+            print(f"{scenario.name:16} {scenario.about}")
         return 0
     # Asked to end, it must end its servers too, as on Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -1,7 +1,7 @@
 """How a server of ours is started and filled, black box: a process, an environment and HTTP.
 
-A house is one way of running Chat System. Scenarios know houses only through `House`, so another way of
-running it is another class here and a name in HOUSES.
+A house is one way of running Chat System. Most scenarios know houses only through `House`. Those of the stack house
+take it apart (`stack.py`).
 
 Not promised: the settings of a tuned server. All are defaults but the rate limit, which would cut the load.
 """
@@ -49,6 +49,10 @@ class Server:
                 return time.monotonic() - started_at
             if time.monotonic() - started_at > timeout_s:
                 raise Wrong(f"{backlog:.0f} entries still waited to be applied after {timeout_s:.0f} s")
+
+    def cpu_s(self) -> float:
+        """CPU time that was used so far to answer its requests."""
+        return self.child.cpu_s()
 
     def stop(self) -> None:
         """End the process."""
@@ -109,9 +113,6 @@ class Embedded:
             "CHAT_RATE_PER_S": NO_RATE_LIMIT,
             "CHAT_RATE_BURST": NO_RATE_LIMIT,
         }
-
-
-HOUSES: dict[str, type[House]] = {"embedded": Embedded}
 
 
 def spawn_limit(module: str, *arguments: str, log: Path) -> Server:

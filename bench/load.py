@@ -41,6 +41,8 @@ class Load:
     seconds: float
     first: int = 0
     """Which request to begin with: a load that is continued begins where the last one ended."""
+    count: int | None = None
+    """Send so many requests, however long that takes, instead of sending for some seconds."""
     sum_numbers: bool = False
     """Read `"number"` from each answer and add them up: with their count, a check for gaps and duplicates."""
     follow: int = 0
@@ -158,8 +160,10 @@ class _Progress:
         self.follow = load.follow
         self.sum_numbers = load.sum_numbers
         self.finished = finished
-        turn = itertools.islice(itertools.cycle(load.requests), load.first % len(load.requests), None)
-        self.next_request: Callable[[], bytes] = turn.__next__
+        first = load.first % len(load.requests)
+        end = None if load.count is None else first + load.count
+        turn = itertools.islice(itertools.cycle(load.requests), first, end)
+        self.next_request: Callable[[], bytes | None] = lambda: next(turn, None)
         self.latencies: list[float] = []
         self.deadline = 0.0
         self.working = load.connections
@@ -204,9 +208,11 @@ class _Connection(Exchange):
         elif self.followed < progress.follow and (link := next_link(data[:end])) is not None:
             self.followed += 1
             self.send(b"GET " + link + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        else:
+        elif (request := progress.next_request()) is not None:
             self.followed = 0
-            self.send(progress.next_request())
+            self.send(request)
+        else:
+            progress.one_less(now)
 
 
 def number_in(data: bytes, start: int) -> int:
@@ -237,7 +243,9 @@ async def _run(load: Load) -> Answers:
     started_at = time.perf_counter()
     progress.deadline = started_at + load.seconds
     for _, connection in connections:
-        connection.send(progress.next_request())
+        request = progress.next_request()
+        assert request is not None, "fewer requests than connections"
+        connection.send(request)
     try:
         await asyncio.wait_for(progress.finished, load.seconds + PATIENCE_S)
     except TimeoutError:

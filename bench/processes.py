@@ -15,6 +15,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from bench.measure import Wrong
 
@@ -129,8 +130,7 @@ class Child:
 
     def cpu_s(self) -> float:
         """CPU time that the process used so far, all threads, user and system."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text("ascii", errors="replace").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return _cpu_s(_stat(Path(f"/proc/{self.pid}")))
 
     def _status(self, name: str) -> float:
         try:
@@ -142,7 +142,37 @@ class Child:
         return int(line.split()[1]) / MIB
 
 
-def wait_for_rest(children: Sequence[Child], timeout_s: float) -> float:
+def group_cpu_s(group: int) -> float:
+    """CPU time that the living processes of a process group used so far."""
+    used = 0.0
+    for process in Path("/proc").iterdir():
+        if process.name.isdecimal():
+            try:
+                fields = _stat(process)
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if int(fields[2]) == group:
+                used += _cpu_s(fields)
+    return used
+
+
+def _stat(process: Path) -> list[str]:
+    """What follows the name in a process's `stat`."""
+    return (process / "stat").read_text("ascii", errors="replace").rpartition(")")[2].split()
+
+
+def _cpu_s(fields: Sequence[str]) -> float:
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Working(Protocol):
+    """Something that uses CPU time when it works."""
+
+    def cpu_s(self) -> float:
+        """CPU time that it used so far."""
+
+
+def wait_for_rest(children: Sequence[Working], timeout_s: float) -> float:
     """Wait until no child works in the background any more; the seconds that took.
 
     Raises:

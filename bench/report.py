@@ -60,8 +60,10 @@ def footnotes(entry: Mapping[str, object], outcomes: Mapping[str, Sequence[Outco
         f"{machine['file_system']}, Python {machine['python']}, SQLite {machine['sqlite']}; "
         f"messages: {entry['corpus']}; {entry['seconds']:.0f} s"
     )
+    servers = cast(Mapping[str, str], entry["servers"])
     notes = [
         where,
+        *(["stack mode on " + ", ".join(f"{name} {version}" for name, version in servers.items())] if servers else []),
         "ratio = figure / limit within each round: of a rate more is better, of a time, cost or size less.",
     ]
     if machine["file_system"] in VOLATILE_FILE_SYSTEMS:

@@ -28,6 +28,7 @@ from bench.bare import FixedAnswer
 from bench.corpus import Corpus
 from bench.houses import House, Imported, Server, running, spawn_limit
 from bench.measure import Wrong
+from bench.stack import Stack
 
 APPLICATION = "bench"
 LONG_CHAT, SEARCHED_CHAT, SHORT_CHAT = "long", "searched", "short"
@@ -50,6 +51,10 @@ class Sizes:
     short_chat: int
     imported: int
     readers: int
+    projected: int
+    unapplied: int
+    sustained_s: float
+    lag_s: float
 
 
 DEFAULT = Sizes(
@@ -62,6 +67,10 @@ DEFAULT = Sizes(
     short_chat=1_000,
     imported=50_000,
     readers=1_000,
+    projected=20_000,
+    unapplied=100_000,
+    sustained_s=8.0,
+    lag_s=10.0,
 )
 QUICK = Sizes(
     rounds=2,
@@ -73,6 +82,10 @@ QUICK = Sizes(
     short_chat=1_000,
     imported=5_000,
     readers=200,
+    projected=5_000,
+    unapplied=10_000,
+    sustained_s=3.0,
+    lag_s=3.0,
 )
 
 
@@ -155,6 +168,13 @@ class Workbench:
                 storage = self.new_storage()
                 stack.callback(shutil.rmtree, storage)
             yield stack.enter_context(running(self.house.spawn(storage), "/health/ready"))
+
+    @functools.cached_property
+    def stack(self) -> Stack:
+        """The servers of the stack house; they run until the end."""
+        stack = Stack(self.folder / "servers")
+        self._open.callback(stack.close)
+        return stack
 
     @functools.cached_property
     def bare(self) -> Server:

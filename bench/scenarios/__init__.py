@@ -12,8 +12,24 @@ from dataclasses import dataclass
 from functools import partial
 
 from bench.measure import Stage
-from bench.scenarios import batches, importing, live, memory, pages, posting, searching, starting
+from bench.scenarios import (
+    batches,
+    importing,
+    live,
+    memory,
+    pages,
+    posting,
+    searching,
+    stack_lagging,
+    stack_posting,
+    stack_projecting,
+    stack_sustaining,
+    stack_unapplied,
+    starting,
+)
 from bench.workbench import Workbench
+
+EMBEDDED, STACK = HOUSES = ("embedded", "stack")
 
 SetUp = Callable[[Workbench, ExitStack], Stage]
 
@@ -25,7 +41,7 @@ class Scenario:
     name: str
     about: str
     set_up: SetUp
-    houses: frozenset[str] = frozenset({"embedded"})
+    house: str = EMBEDDED
 
 
 SCENARIOS = (
@@ -39,4 +55,10 @@ SCENARIOS = (
     Scenario("search", "search of 1, 3 and 12 characters in a short and in a long chat", searching.set_up),
     Scenario("start", "from the start of the process to the first answer", starting.set_up),
     Scenario("memory", "the server's memory at rest, over a large database and under load", memory.set_up),
+    Scenario("stack-post", "one durable message a request, 64 connections, API and Redis", stack_posting.set_up, STACK),
+    Scenario("stack-store", "what was accepted goes to MySQL", partial(stack_projecting.set_up, "store"), STACK),
+    Scenario("stack-search", "and to Elasticsearch", partial(stack_projecting.set_up, "search"), STACK),
+    Scenario("stack-sustained", "accepted, stored and searchable at once", stack_sustaining.set_up, STACK),
+    Scenario("stack-lag", "from the answer to a POST until a search finds it", stack_lagging.set_up, STACK),
+    Scenario("stack-unapplied", "a page of a chat of which nothing is applied yet", stack_unapplied.set_up, STACK),
 )

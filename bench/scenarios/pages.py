@@ -46,7 +46,7 @@ def set_up(bench: Workbench, stack: ExitStack) -> Stage:
 
     def load(server: Server, paths: list[str], seconds: float) -> Sample:
         requests = tuple(get_request(path) for path in paths)
-        cpu_before_s = server.child.cpu_s()
+        cpu_before_s = server.cpu_s()
         answers = bench.in_client(run_load, Load(server.port, requests, 200, CONNECTIONS, seconds, follow=FOLLOWED))
         return {**answers.sample(), **cpu_sample(server, cpu_before_s, answers)}
 

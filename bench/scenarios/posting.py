@@ -44,8 +44,8 @@ class Poster:
             for index, line in enumerate(bench.corpus.messages(0, count))
         )
 
-    def post(self, seconds: float) -> Sample:
-        """Post for so long, and wait until the server has done what it put off."""
+    def post(self, seconds: float, count: int | None = None) -> Sample:
+        """Post for so long, or so many; and wait until the server has done what it put off."""
         load = Load(
             port=self.server.port,
             requests=self.requests,
@@ -53,9 +53,10 @@ class Poster:
             connections=self.connections,
             seconds=seconds,
             first=self.acknowledged,
+            count=count,
             sum_numbers=True,
         )
-        cpu_before_s = self.server.child.cpu_s()
+        cpu_before_s = self.server.cpu_s()
         answers = self.bench.in_client(run_load, load)
         self.server.rest()
         self.acknowledged += answers.count
@@ -80,7 +81,7 @@ class Poster:
 
 def cpu_sample(server: Server, before_s: float, answers: Answers) -> Sample:
     """The server's CPU time for each answer since it had used `before_s`."""
-    return {"server_cpu_us": (server.child.cpu_s() - before_s) / answers.count * 1e6}
+    return {"server_cpu_us": (server.cpu_s() - before_s) / answers.count * 1e6}
 
 
 def bare_poster(bench: Workbench, poster: Poster) -> Contestant:
@@ -90,7 +91,7 @@ def bare_poster(bench: Workbench, poster: Poster) -> Contestant:
     def measure(seconds: float) -> Sample:
         bench.bare_answers(NOTHING)
         load = Load(server.port, poster.requests, 201, poster.connections, seconds, sum_numbers=True)
-        cpu_before_s = server.child.cpu_s()
+        cpu_before_s = server.cpu_s()
         answers = bench.in_client(run_load, load)
         return {**answers.sample(), **cpu_sample(server, cpu_before_s, answers)}
 

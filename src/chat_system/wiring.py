@@ -23,6 +23,7 @@ SEARCH_BATCH = 5_000
 """Facts that a worker applies at once: large batches cost each message least."""
 
 CANCEL_AGAIN_S = 0.2
+INSIST_EVERY_S = 1.0
 MIGRATION_WAIT_S = 60.0
 """How long a process that starts waits for MySQL, which may be starting, too."""
 
@@ -203,7 +204,11 @@ async def _stack(settings: Settings, *, shared: bool, working: bool) -> AsyncIte
         feed.on_any(journal.wake)
         await store.fix("partitions", str(settings.partitions))
         closing.push_async_callback(journal.close)
-        await closing.enter_async_context(_running(feed.run(), journal.run()))
+        background = [feed.run(), journal.run()]
+        if working:
+            # Ahead of the first message, which would find a server that is busy making it.
+            background.append(_insist(search.create))
+        await closing.enter_async_context(_running(*background))
         projectors = (
             Projector("store", journal, store.apply, batch=STORE_BATCH),
             Projector("search", journal, search.apply, batch=SEARCH_BATCH),
@@ -246,6 +251,14 @@ async def _running(*work: Coroutine[None, None, None]) -> AsyncIterator[None]:
                 task.cancel()
             # Again and again: a client that was just reading may have taken it for its own time-out.
             _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
+
+
+async def _insist(attempt: Callable[[], Awaitable[None]]) -> None:
+    """Try until what it needs is there."""
+    while True:
+        with contextlib.suppress(Unavailable):
+            return await attempt()
+        await asyncio.sleep(INSIST_EVERY_S)
 
 
 async def _migrate_stack(settings: Settings, wait_s: float = MIGRATION_WAIT_S) -> bool:

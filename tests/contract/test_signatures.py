@@ -23,9 +23,9 @@ PORTS: dict[str, type] = {
 # What belongs to no tenant: the projections' side of the journal, what creates or finds applications, and
 # what operators do to the whole house.
 HOUSE_WIDE = {
-    "journal": {"read", "acknowledge", "set_aside", "backlog", "wait"},
+    "journal": {"read", "acknowledge", "set_aside", "asides", "retry", "backlog", "wait", "ping"},
     "store": {"create_application", "resolve", "applications", "ping", "sweep", "verify", "recount"},
-    "search": {"apply"},
+    "search": {"apply", "ping"},
     "feed": set[str](),
 }
 SYSTEM_WIDE = {"create_application", "open", "applications", "ping", "verify", "recount", "sweep"}
