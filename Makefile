@@ -24,7 +24,7 @@ run: setup ## start the server in embedded mode (settings: CHAT_* variables)
 test: setup-dev ## run the tests
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-compose-test: setup-dev ## bring compose.yaml up, kill each of its services under load (needs Docker; 10 minutes)
+compose-test: setup-dev ## bring compose.yaml up, kill each of its services under load (needs Docker; 10 to 20 minutes)
 	@CHAT_TEST_COMPOSE=required $(BIN)/python -m pytest tests/compose
 
 check: setup-dev ## format, lint, types, architecture: everything but the tests

@@ -271,7 +271,10 @@ def redis_cluster() -> Iterator[RedisCluster]:
     """Three Redis nodes that are one."""
     need(RedisServer)
     with server_folder() as folder, RedisCluster(folder / "cluster") as cluster:
+        _alive.extend(cluster.nodes)
         yield cluster
+        for node in cluster.nodes:
+            _alive.remove(node)
 
 
 Own = TypeVar("Own", bound=Server)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from chat_system.errors import Unavailable
 from chat_system.ports import Backlog, Entry, Journal, Projection
-from chat_system.telemetry import log
+from chat_system.telemetry import SET_ASIDE_TOTAL, log
 
 ATTEMPTS = 3
 """How often an entry is tried alone before it is set aside."""
@@ -101,3 +101,4 @@ class Projector:
                 return
         log.error("entry set aside", projection=self.projection, position=entry.position, error=repr(error))
         await self._journal.set_aside(self.projection, entry, repr(error))
+        SET_ASIDE_TOTAL.labels(self.projection).inc()

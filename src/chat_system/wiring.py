@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -22,8 +21,6 @@ STORE_BATCH = 5_000
 SEARCH_BATCH = 5_000
 """Facts that a worker applies at once: large batches cost each message least."""
 
-CANCEL_AGAIN_S = 0.2
-INSIST_EVERY_S = 1.0
 MIGRATION_WAIT_S = 60.0
 """How long a process that starts waits for MySQL, which may be starting, too."""
 
@@ -167,98 +164,26 @@ async def _embedded(settings: Settings, *, shared: bool) -> AsyncIterator[House]
 
 @contextlib.asynccontextmanager
 async def _stack(settings: Settings, *, shared: bool, working: bool) -> AsyncIterator[House]:
-    from chat_system.stack.comparing import compare_counters, compare_index  # noqa: PLC0415 - one house at a time
-    from chat_system.stack.consuming import Following  # noqa: PLC0415
-    from chat_system.stack.epochs import Epochs  # noqa: PLC0415
-    from chat_system.stack.feed import StackFeed  # noqa: PLC0415
-    from chat_system.stack.indices import connect  # noqa: PLC0415
-    from chat_system.stack.journal import StackJournal  # noqa: PLC0415
-    from chat_system.stack.mysql import Database  # noqa: PLC0415
-    from chat_system.stack.rates import StackRates  # noqa: PLC0415
-    from chat_system.stack.redis import Redis  # noqa: PLC0415
-    from chat_system.stack.reindex import Reindex  # noqa: PLC0415
-    from chat_system.stack.search import StackSearch  # noqa: PLC0415
-    from chat_system.stack.store import StackStore  # noqa: PLC0415
-    from chat_system.stack.tail import Tail  # noqa: PLC0415
+    from chat_system.stack.rooms import open_rooms  # noqa: PLC0415 - one house at a time
 
-    async with contextlib.AsyncExitStack() as closing:
-        if not shared:
-            await _migrate_stack(settings)
-        database = await Database.open(settings.mysql_url)
-        closing.push_async_callback(database.close)
-        redis = Redis(settings.redis_url, settings.redis_prefix, settings.partitions)
-        closing.push_async_callback(redis.close)
-        elasticsearch = connect(settings.elasticsearch_url)
-        closing.push_async_callback(elasticsearch.close)
-
-        epochs = Epochs(redis)
-        tail = Tail(redis, epochs.renewed)
-        journal = StackJournal(redis, tail, epochs, settings.redis_memory_mb)
-        feed = StackFeed(redis)
-        store = StackStore(database, tail, journal.erased)
-        search = StackSearch(elasticsearch, settings.elasticsearch_index, store.require, store.require_chat)
-        epochs.connect(store)
-        journal.connect(store)
-        store.forget = journal.forget
-        store.erase_index = search.erase
-        feed.on_any(journal.wake)
-        await store.fix("partitions", str(settings.partitions))
-        closing.push_async_callback(journal.close)
-        background = [feed.run(), journal.run()]
-        if working:
-            # Ahead of the first message, which would find a server that is busy making it.
-            background.append(_insist(search.create))
-        await closing.enter_async_context(_running(*background))
+    if not shared:
+        await _migrate_stack(settings)
+    async with open_rooms(settings, working=working) as rooms:
         projectors = (
-            Projector("store", journal, store.apply, batch=STORE_BATCH),
-            Projector("search", journal, search.apply, batch=SEARCH_BATCH),
+            Projector("store", rooms.journal, rooms.store.apply, batch=STORE_BATCH),
+            Projector("search", rooms.journal, rooms.search.apply, batch=SEARCH_BATCH),
         )
-
-        async def reindex(
-            progress: Callable[[int, int], None], *, shards: int | None, discard: bool
-        ) -> tuple[str, int]:
-            done = await Reindex(search, store, partial(Following.begin, redis), progress).run(
-                shards=shards, discard=discard
-            )
-            return done.index, done.copied + done.followed
-
         yield House(
-            ChatSystem(journal, store, search),
-            *(journal, store, search, feed),
-            where=f"{database.address}, {redis.where}, {settings.elasticsearch_index}",
+            ChatSystem(rooms.journal, rooms.store, rooms.search),
+            *(rooms.journal, rooms.store, rooms.search, rooms.feed),
+            where=rooms.where,
             projections=("store", "search"),
             projectors=projectors if working else (),
             sweeps=working,
-            rates=StackRates(redis),
-            reindex=reindex,
-            comparisons=(
-                partial(compare_counters, redis, store),
-                partial(compare_index, journal, store, search),
-            ),
+            rates=rooms.rates,
+            reindex=rooms.reindex,
+            comparisons=(rooms.compare_counters, rooms.compare_index),
         )
-
-
-@contextlib.asynccontextmanager
-async def _running(*work: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """Runs in the background while the context is open."""
-    tasks = [asyncio.create_task(one) for one in work]
-    try:
-        yield
-    finally:
-        pending = set(tasks)
-        while pending:
-            for task in pending:
-                task.cancel()
-            # Again and again: a client that was just reading may have taken it for its own time-out.
-            _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
-
-
-async def _insist(attempt: Callable[[], Awaitable[None]]) -> None:
-    """Try until what it needs is there."""
-    while True:
-        with contextlib.suppress(Unavailable):
-            return await attempt()
-        await asyncio.sleep(INSIST_EVERY_S)
 
 
 async def _migrate_stack(settings: Settings, wait_s: float = MIGRATION_WAIT_S) -> bool:

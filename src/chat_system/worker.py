@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 
 from chat_system.errors import ConfigurationError
 from chat_system.settings import Settings
@@ -20,6 +21,9 @@ FINISH_S = 60.0
 """How long what was begun may take to end. Whatever is lost then is read again by others."""
 
 MEASURE_EVERY_S = 2.0
+BEAT_EVERY_S = 1.0
+STUCK_AFTER_S = 15.0
+"""An event loop that has not turned for so long is not going to."""
 
 
 def work(settings: Settings) -> None:
@@ -39,10 +43,11 @@ async def _work(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     async with open_house(settings, working=True) as house:
+        pulse = Pulse()
         if settings.worker_port:
-            serve_metrics(settings.host, settings.worker_port)
+            serve_metrics(settings.host, settings.worker_port, pulse.is_felt)
         log.info("working", on=house.where, process=os.getpid())
-        running = [asyncio.create_task(house.run()), asyncio.create_task(_keep_measuring(house))]
+        running = [asyncio.create_task(house.run()), asyncio.create_task(_keep_measuring(house, pulse))]
         told = asyncio.create_task(stopping.wait())
         await asyncio.wait((told, *running), return_when=asyncio.FIRST_COMPLETED)
         if not told.done():
@@ -57,7 +62,27 @@ async def _work(settings: Settings) -> None:
     log.info("stopped")
 
 
-async def _keep_measuring(house: House) -> None:
+class Pulse:
+    """Whether the event loop still turns, for whoever asks from another thread."""
+
+    def __init__(self) -> None:
+        self._beat_at = time.monotonic()
+
+    def beat(self) -> None:
+        """It turns."""
+        self._beat_at = time.monotonic()
+
+    def is_felt(self) -> bool:
+        """Whether it turned of late."""
+        return time.monotonic() - self._beat_at < STUCK_AFTER_S
+
+
+async def _keep_measuring(house: House, pulse: Pulse) -> None:
+    measured_at = 0.0
     while True:
-        await house.measure()
-        await asyncio.sleep(MEASURE_EVERY_S)
+        pulse.beat()
+        if time.monotonic() - measured_at >= MEASURE_EVERY_S:
+            measured_at = time.monotonic()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(house.measure(), MEASURE_EVERY_S)
+        await asyncio.sleep(BEAT_EVERY_S)

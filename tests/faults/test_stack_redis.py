@@ -20,7 +20,7 @@ LIFE_S = (0.1, 1.0)
 SILENT_S = 7.0
 """Longer than anyone waits for an answer of Redis."""
 
-FULL_MB = 24
+FULL_MB = 12
 BODY = "x" * 20_000
 BATCH = [{"body": BODY}] * 20
 

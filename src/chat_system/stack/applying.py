@@ -18,7 +18,7 @@ from chat_system.ports import Entry
 from chat_system.stack import rows
 from chat_system.stack.mysql import Database, Transaction
 from chat_system.stack.rows import MESSAGE_COLUMNS, RECEIPT_COLUMNS
-from chat_system.telemetry import BACKSTOP_HITS, log
+from chat_system.telemetry import APPLIED, BACKSTOP_HITS, DROPPED, log
 
 COMPARED_AT_ONCE = 500
 """How many rows are read back in one query to be compared with what was to be stored."""
@@ -113,15 +113,19 @@ async def apply(database: Database, entries: Sequence[Entry]) -> None:
         asyncmy.errors.MySQLError: it can't store one of the facts.
     """
 
-    async def unit(transaction: Transaction) -> None:
-        wanted = await _of_this_epoch(transaction, entries)
-        if wanted:
-            wanted = await _without_the_erased(transaction, wanted)
+    async def unit(transaction: Transaction) -> tuple[int, int]:
+        current = await _of_this_epoch(transaction, entries)
+        wanted = await _without_the_erased(transaction, current) if current else current
         facts = Facts(wanted)
         for statement in (_store_messages, _store_chats, _store_counts, _store_keys):
             await statement(transaction, database.statement_max_bytes, facts)
+        return len(current), len(wanted)
 
-    await database.commit(unit)
+    # Counted when it is committed: a deadlock runs the unit again.
+    current, applied = await database.commit(unit)
+    APPLIED.inc(applied)
+    DROPPED.labels("epoch").inc(len(entries) - current)
+    DROPPED.labels("erased").inc(current - applied)
 
 
 async def _of_this_epoch(transaction: Transaction, entries: Sequence[Entry]) -> Sequence[Entry]:

@@ -19,7 +19,7 @@ from chat_system.model import ApplicationId, ChatChanged, MessageChanged
 from chat_system.ports import Entry
 from chat_system.stack import facts
 from chat_system.stack.redis import Redis, Script
-from chat_system.telemetry import log
+from chat_system.telemetry import SET_ASIDE_TOTAL, log
 
 STORE, SEARCH = "store", "search"
 
@@ -159,6 +159,7 @@ class Consumer:
             except (ValueError, msgspec.ValidationError, msgspec.DecodeError) as error:
                 log.error("entry set aside", projection=self.group, position=position, error=repr(error))
                 await self._put_aside(partition, position, repr(error), kind, state)
+                SET_ASIDE_TOTAL.labels(self.group).inc()
                 continue
             if self.group == STORE or isinstance(fact, MessageChanged):
                 opened.left += 1

@@ -17,7 +17,7 @@ from typing import Protocol
 from chat_system.errors import NotFound, Unavailable
 from chat_system.model import ApplicationId
 from chat_system.stack.redis import Redis, Script
-from chat_system.telemetry import log
+from chat_system.telemetry import EPOCHS_RAISED, log
 
 _BEGIN = Script("begin")
 
@@ -94,6 +94,7 @@ class Epochs:
             if epoch == 1:
                 log.info("first epoch begins", partition=partition)
             else:
+                EPOCHS_RAISED.inc()
                 log.warning("epoch begins", partition=partition, epoch=epoch, keys_known=knows_all)
             return await call(epoch, knows_all=knows_all)
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -40,14 +40,12 @@ from chat_system.model import (
 )
 from chat_system.ports import Backlog, Entry, Projection, SetAside
 from chat_system.stack import facts
+from chat_system.stack.asking import ASK, COLD, ERASED, MISMATCH, RECORDED, Asked, contents, pack, unpack
 from chat_system.stack.consuming import Consumer
 from chat_system.stack.epochs import Epochs
 from chat_system.stack.redis import Gathering, Redis, Script
 from chat_system.stack.tail import ChatSeed, ChatTail, Tail
 from chat_system.telemetry import log
-
-RECORDED, COLD, ERASED, MISMATCH, STALE, ASK = range(6)
-"""What append.lua answers to a change."""
 
 ATTEMPTS = 20
 """How often a change is tried anew: seeded, checked, or based on what has changed meanwhile."""
@@ -77,8 +75,6 @@ MIB = 1024 * 1024
 _BACKLOG = Script("backlog")
 _RETRY = Script("retry")
 _FORGET = Script("forget")
-
-_decode = msgspec.msgpack.Decoder(list[list[Any]]).decode
 
 
 class Seeds(Protocol):
@@ -124,8 +120,9 @@ class StackJournal:
         self._consumers: dict[str, Consumer] = {}
         self._wakes = {projection: asyncio.Event() for projection in PROJECTIONS}
         self.wake()
+        self._turns: dict[ApplicationId, asyncio.Future[None]] = {}
         self._seeding: dict[tuple[int, int, int], asyncio.Future[list[int]]] = {}
-        self._changes = Gathering(redis, Script("append"), _pack, _unpack, _observe)
+        self._changes = Gathering(redis, Script("append"), pack, unpack, _observe)
         self._seeds: Seeds
 
     def connect(self, seeds: Seeds) -> None:
@@ -139,14 +136,14 @@ class StackJournal:
         if self._is_full:
             raise Unavailable("Redis has no memory left for writes: the workers are behind.")
         if isinstance(change, PostMessages):
-            asked = _Asked(facts.POST, application, change.chat, once, [len(change.messages)], _contents(change))
+            asked = Asked(facts.POST, application, change.chat, once, [len(change.messages)], contents(change))
             receipt = await self._record(asked)
             if not receipt.replayed:
                 telemetry.ACCEPTED.inc(receipt.count)
             return receipt
         if isinstance(change, OpenChat):
             content = facts.ChatContent(change.chat.title, encode_metadata(change.chat.metadata))
-            return await self._record(_Asked(facts.OPEN, application, 0, once, [], [facts.encode(content)]))
+            return await self._open(Asked(facts.OPEN, application, 0, once, [], [facts.encode(content)]))
         # What it would be based on now is not what the first request with this key was based on.
         first = await self._first(application, once)
         if first is not None:
@@ -219,7 +216,7 @@ class StackJournal:
             content = facts.MessageContent(current.sender, change.body, change.metadata, current.created_at)
             kind = facts.EDIT
         rest = [*_based_on(current.revision, tail), change.number, current.created_at]
-        return await self._record(_Asked(kind, application, change.chat, once, rest, [facts.encode(content)]))
+        return await self._record(Asked(kind, application, change.chat, once, rest, [facts.encode(content)]))
 
     async def _change_chat(self, application: ApplicationId, change: ChangeChat, once: Once | None) -> Receipt:
         tail = await self._tail.chat(application, change.chat)
@@ -233,13 +230,42 @@ class StackJournal:
             raise _Unchanged(Receipt(change.chat, tail.revision, current.updated_at))
         content = facts.encode(facts.ChatContent(title, metadata, current.created_at))
         rest = [*_based_on(current.version, tail), current.updated_at]
-        return await self._record(_Asked(facts.CHANGE, application, change.chat, once, rest, [content]))
+        return await self._record(Asked(facts.CHANGE, application, change.chat, once, rest, [content]))
 
-    async def _record(self, asked: _Asked) -> Receipt:
-        """Ask until it is recorded, seeding what is cold, and checking the keys that Redis can't know of."""
+    async def _open(self, asked: Asked) -> Receipt:
+        """Chats of an import are numbered in the order in which they were asked for, though their keys take a look.
+
+        Keys that are kept for ever may be older than all that Redis knows.
+        """
+        application, once = asked.application, asked.once
+        if once is None or once.kept_s is not None:
+            return await self._record(asked)
+        before = self._turns.get(application)
+        turn = self._turns[application] = asyncio.get_running_loop().create_future()
+        try:
+            first = await self._first(application, once)
+            await self._tail.application(application)
+            asked.checked = self._tail.epoch_of(application)
+            if before is not None:
+                await asyncio.wait([before])
+            return first or await self._record(asked, turn)
+        finally:
+            if not turn.done():
+                turn.set_result(None)
+            if self._turns.get(application) is turn:
+                del self._turns[application]
+
+    async def _record(self, asked: Asked, turn: asyncio.Future[None] | None = None) -> Receipt:
+        """Ask until it is recorded, seeding what is cold, and checking the keys that Redis can't know of.
+
+        `turn` is over when it was asked for the first time.
+        """
         application = asked.application
         for _ in range(ATTEMPTS):
-            answer = await self._changes.ask(self._redis.partition(application), asked)
+            asking = self._changes.ask(self._redis.partition(application), asked)
+            if turn is not None and not turn.done():
+                turn.set_result(None)
+            answer = await asking
             if answer is None:
                 await self._epochs.begin(self._redis.partition(application))
                 continue
@@ -394,65 +420,6 @@ class StackJournal:
         if found is None:
             found = self._consumers[projection] = Consumer(self._redis, projection)
         return found
-
-
-class _Asked:
-    """A change on its way to append.lua."""
-
-    __slots__ = ("application", "chat", "checked", "contents", "kind", "once", "rest", "seed")
-
-    def __init__(
-        self,
-        kind: int,
-        application: ApplicationId,
-        chat: int,
-        once: Once | None,
-        rest: list[int],
-        contents: list[bytes],
-    ) -> None:
-        self.kind = kind
-        self.application = application
-        self.chat = chat
-        self.once = once
-        self.rest = rest
-        self.contents = contents
-        self.checked = 0
-        self.seed: list[int] | None = None
-
-
-def _pack(changes: Sequence[_Asked]) -> list[bytes]:
-    """The arguments of append.lua: what it decides on, and the contents that it only copies."""
-    heads: list[list[Any]] = []
-    contents: list[bytes] = []
-    for asked in changes:
-        once = asked.once
-        contents += asked.contents
-        if once is None:
-            key, fingerprint, kept_s = "", "", 0
-        else:
-            key, fingerprint, kept_s = once.key.hex(), once.fingerprint.hex(), (once.kept_s or 0) * 1000
-            count = asked.rest[0] if asked.kind == facts.POST else 1
-            contents.append(facts.encode(facts.KeyContent(once.key, once.fingerprint, count, once.kept_s)))
-        heads.append(
-            [
-                *(asked.kind, asked.application, asked.chat, key, fingerprint, kept_s),
-                *(asked.checked, asked.seed or False, *asked.rest),
-            ]
-        )
-    return [facts.encode(heads), *contents]
-
-
-def _unpack(packed: bytes, count: int) -> Sequence[Any]:
-    # Nothing at all: Redis does not know the partition, and every change has to come again.
-    return _decode(packed) if packed else [None] * count
-
-
-def _contents(change: PostMessages) -> list[bytes]:
-    times: Sequence[int | None] = change.sent_at or [None] * len(change.messages)
-    return [
-        facts.encode(facts.MessageContent(new.sender, new.body, encode_metadata(new.metadata), sent_at))
-        for new, sent_at in zip(change.messages, times, strict=True)
-    ]
 
 
 def _based_on(version: int, tail: ChatTail) -> list[int]:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from redis.asyncio import BlockingConnectionPool, RedisCluster
 from redis.asyncio import Redis as Client
-from redis.asyncio import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -75,6 +75,8 @@ class Redis:
         self._metas = [f"{prefix}:{{p{partition}}}:meta".encode() for partition in range(partitions)]
         self._prefixes = [f"{prefix}:{{p{partition}}}:".encode() for partition in range(partitions)]
         self.client: Any = self.connect()
+        self._meeting = asyncio.Lock()
+        self._has_met = not self.is_cluster
 
     def connect(self) -> Any:
         """Another client. It connects when it is first used."""
@@ -86,7 +88,10 @@ class Redis:
         }
         if self.is_cluster:
             return RedisCluster.from_url(self._url, **options)
-        return Client.from_url(self._url, max_connections=CONNECTIONS, **options)
+        # Who finds all connections in use waits for one.
+        return Client.from_pool(
+            BlockingConnectionPool.from_url(self._url, max_connections=CONNECTIONS, timeout=TIMEOUT_S, **options)
+        )
 
     async def close(self) -> None:
         """Close all connections."""
@@ -152,9 +157,18 @@ class Redis:
             raise _unavailable(error) from error
         return max((int(info["used_memory"]), int(info.get("maxmemory", 0))) for info in infos)
 
+    async def _meet(self) -> None:
+        """Let a cluster's client get to know the nodes, once: several at once close each other's connections."""
+        async with self._meeting:
+            if not self._has_met:
+                await self.client.initialize()
+                self._has_met = True
+
     async def _send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """The answers; errors that Redis itself answered stand among them."""
         try:
+            if not self._has_met:
+                await self._meet()
             if self.is_cluster or len(commands) == 1:
                 return list(await asyncio.gather(*(_answer(self.client, command) for command in commands)))
             pipeline = self.client.pipeline(transaction=False)

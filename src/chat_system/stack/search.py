@@ -17,11 +17,11 @@ from typing import Any
 from elasticsearch import AsyncElasticsearch, NotFoundError
 from msgspec import Struct, json
 
-from chat_system import telemetry
 from chat_system.errors import Unavailable
 from chat_system.model import ApplicationId, FoundMessage, Message, fold, raw, rfc3339
 from chat_system.ports import Entry, Found
 from chat_system.stack.indices import MISSING, Indices, answering, blames_the_document
+from chat_system.telemetry import INDEXED, log
 
 REQUEST_MAX_BYTES = 1_000_000
 """Of one bulk request. aiohttp warns of bodies over 1 MiB, and larger ones were no faster."""
@@ -114,11 +114,11 @@ class StackSearch:
         try:
             await self.write(self.alias, entries)
         except NotFoundError:
-            telemetry.log.warning("search index was missing: made an empty one, a reindex fills it", alias=self.alias)
+            log.warning("search index was missing", alias=self.alias)
             await self.indices.create()
             # Retried by who called: an index that was made this moment need not be ready.
             raise Unavailable("Elasticsearch is away: the search index had to be made.") from None
-        telemetry.INDEXED.inc(len(entries))
+        INDEXED.inc(len(entries))
 
     async def write(self, alias: str, entries: Sequence[Entry]) -> None:
         """Index the entries behind an alias.

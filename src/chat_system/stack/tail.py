@@ -124,6 +124,10 @@ class Tail:
         """Nothing but the check."""
         await self._ask(application, [APPLICATION, application])
 
+    def epoch_of(self, application: ApplicationId) -> int:
+        """The epoch in which the application's partition was last seen; 0: not at all."""
+        return self._epochs.get(self._redis.partition(application), 0)
+
     async def close(self) -> None:
         """Wait for what is under way."""
         await self._questions.close()
