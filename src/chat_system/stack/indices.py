@@ -87,6 +87,10 @@ def connect(url: str) -> AsyncElasticsearch:
         raise ConfigurationError("CHAT_ELASTICSEARCH_URL must be an address like http://host:9200.") from error
 
 
+NO_SHARD = "search_phase_execution_exception"
+"""What Elasticsearch says when a shard that it has to ask is not there."""
+
+
 class _Serializer(JsonSerializer):
     """Answers are read in half the time: a bulk request's is one item for each document."""
 
@@ -114,7 +118,15 @@ async def answering() -> AsyncIterator[None]:
     except ApiError as error:
         if error.status_code == MISSING or blames_the_document(error.status_code, error.message):
             raise
-        raise Unavailable(f"Elasticsearch is away ({error.status_code} {error.message}).") from error
+        kind = Starting if error.message == NO_SHARD else Unavailable
+        raise kind(f"Elasticsearch is away ({error.status_code} {error.message}).") from error
+
+
+class Starting(Unavailable):
+    """A shard that is just being made, or moved, answers no one; in a moment it may."""
+
+    def __init__(self, detail: str = "Elasticsearch is starting.") -> None:
+        super().__init__(detail)
 
 
 class Indices:

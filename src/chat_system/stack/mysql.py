@@ -393,8 +393,8 @@ class Database:
 class Locked(Unavailable):
     """Others' locks got in a transaction's way: it was rolled back, and may be tried again."""
 
-    def __init__(self) -> None:
-        super().__init__("MySQL is busy: others hold the rows that this needs.")
+    def __init__(self, detail: str = "MySQL is busy: others hold the rows that this needs.") -> None:
+        super().__init__(detail)
 
 
 async def _fetch(connection: Connection, sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:

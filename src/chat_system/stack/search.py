@@ -20,7 +20,7 @@ from msgspec import Struct, json
 from chat_system.errors import Unavailable
 from chat_system.model import ApplicationId, FoundMessage, Message, fold, raw, rfc3339
 from chat_system.ports import Entry, Found
-from chat_system.stack.indices import MISSING, Indices, answering, blames_the_document
+from chat_system.stack.indices import MISSING, Indices, Starting, answering, blames_the_document
 from chat_system.telemetry import INDEXED, log
 
 REQUEST_MAX_BYTES = 1_000_000
@@ -53,6 +53,10 @@ _BULK_PARAMETERS = {
 _LINES = b'{"index":{"_id":"%d:%d:%d","routing":"%d","version":%d,"version_type":"external"}}\n%b\n'
 _encode = json.Encoder().encode
 
+
+ATTEMPTS = 10
+STARTING_S = 0.2
+"""A search that comes while a shard is just starting waits for it, for two seconds in all."""
 
 REVISION_BITS = 40
 """Room for the revisions of a chat in a document's version; the epoch stands above them."""
@@ -268,7 +272,7 @@ class StackSearch:
         sort: list[dict[str, Any]],
         after: list[int] | None = None,
     ) -> list[dict[str, Any]]:
-        for _ in range(2):
+        for attempt in range(ATTEMPTS):
             try:
                 async with answering():
                     answer = await self.client.search(
@@ -284,6 +288,13 @@ class StackSearch:
                     )
             except NotFoundError:
                 # Before the first message there is no index; or a reindex has just put another one behind the alias.
+                if attempt:
+                    break
+                continue
+            except Starting:
+                if attempt == ATTEMPTS - 1:
+                    raise
+                await asyncio.sleep(STARTING_S)
                 continue
             return [hit["_source"] for hit in answer.body.get("hits", {}).get("hits", ())]
         return []
