@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from itertools import groupby, islice
+from typing import Any
 
 import msgspec
 
@@ -93,7 +94,7 @@ class Consumer:
         ]
         # Tails first, the pending list last: a crash in between applies again, and settles again.
         if calls:
-            await self._redis.call(_ACKNOWLEDGE, calls)
+            await self._call(_ACKNOWLEDGE, calls)
         await self._finish(done)
 
     async def set_aside(self, entry: Entry, error: str) -> None:
@@ -128,12 +129,7 @@ class Consumer:
         count = self._redis.partitions
         order = [(self._first_partition + index) % count for index in range(count)]
         self._first_partition = (self._first_partition + 1) % count
-        try:
-            answers = await self._redis.call(_READ, [(partition, arguments) for partition in order])
-        except Unavailable:
-            # Redis may have handed out entries in an answer that was lost. Under another name we inherit them.
-            self._name = secrets.token_hex(8)
-            raise
+        answers = await self._call(_READ, [(partition, arguments) for partition in order])
         more = False
         done: _Done = {}
         for partition, found in zip(order, answers, strict=True):
@@ -174,9 +170,21 @@ class Consumer:
     async def _finish(self, done: _Done) -> None:
         """Take whole stream entries off the pending list."""
         if done:
-            await self._redis.call(
+            await self._call(
                 _ACKNOWLEDGE, [(partition, (self.group, facts.encode(ids), b"")) for partition, ids in done.items()]
             )
+
+    async def _call(self, script: Script, calls: Sequence[tuple[int, Sequence[Any]]]) -> list[Any]:
+        """Run a script for this consumer.
+
+        Redis may have handed out entries in an answer that was lost, or have lost what we told it of entries that
+        we hold no more. Under another name we inherit them all, when the old one counts as dead.
+        """
+        try:
+            return await self._redis.call(script, calls)
+        except Unavailable:
+            self._name = secrets.token_hex(8)
+            raise
 
     def _counts(self, kind: bytes) -> int:
         return int(self.group == STORE or kind == b"m")
@@ -201,7 +209,7 @@ class Consumer:
         return done
 
     async def _put_aside(self, partition: int, position: str, error: str, kind: bytes, state: bytes) -> None:
-        await self._redis.call(_ASIDE, [(partition, (self.group, position, error, kind, state))])
+        await self._call(_ASIDE, [(partition, (self.group, position, error, kind, state))])
 
 
 class Following(Consumer):

@@ -121,6 +121,7 @@ class StackJournal:
         self._wakes = {projection: asyncio.Event() for projection in PROJECTIONS}
         self.wake()
         self._turns: dict[ApplicationId, asyncio.Future[None]] = {}
+        self._opened: set[ApplicationId] = set()
         self._seeding: dict[tuple[int, int, int], asyncio.Future[list[int]]] = {}
         self._changes = Gathering(redis, Script("append"), pack, unpack, _observe)
         self._seeds: Seeds
@@ -248,7 +249,12 @@ class StackJournal:
             asked.checked = self._tail.epoch_of(application)
             if before is not None:
                 await asyncio.wait([before])
-            return first or await self._record(asked, turn)
+            if first is not None:
+                return first
+            # The first makes the application's counter warm, for which all others would have to ask again.
+            receipt = await self._record(asked, turn if application in self._opened else None)
+            self._opened.add(application)
+            return receipt
         finally:
             if not turn.done():
                 turn.set_result(None)
