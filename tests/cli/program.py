@@ -102,26 +102,35 @@ class Program:
 
         Not before the database holds so many messages.
         """
-        process = subprocess.Popen(
-            [sys.executable, "-m", "chat_system", *arguments],
-            env=self.environment(),
-            cwd=self.folder,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        assert process.stdin is not None
-        process.stdin.write(given)
-        process.stdin.flush()
-        deadline = time.monotonic() + TIMEOUT_S
-        while self.messages() < messages:
-            assert process.poll() is None, "it ended although its input had not"
-            assert time.monotonic() < deadline, f"{messages} messages never came"
-            time.sleep(POLL_INTERVAL_S)
-        process.send_signal(number)
-        code = process.wait(TIMEOUT_S)
-        output, errors = process.communicate(timeout=TIMEOUT_S)
-        return Ended(code, output, errors.decode())
+        # Where the tests run in a shell's background, SIGINT is ignored, and a process would inherit that.
+        ignored = signal.signal(number, signal.default_int_handler)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "chat_system", *arguments],
+                env=self.environment(),
+                cwd=self.folder,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        finally:
+            signal.signal(number, ignored)
+        with process:
+            assert process.stdin is not None
+            process.stdin.write(given)
+            process.stdin.flush()
+            try:
+                deadline = time.monotonic() + TIMEOUT_S
+                while self.messages() < messages:
+                    assert process.poll() is None, "it ended although its input had not"
+                    assert time.monotonic() < deadline, f"{messages} messages never came"
+                    time.sleep(POLL_INTERVAL_S)
+                process.send_signal(number)
+                code = process.wait(TIMEOUT_S)
+            finally:
+                process.kill()
+            output, errors = process.communicate(timeout=TIMEOUT_S)
+            return Ended(code, output, errors.decode())
 
     @contextlib.contextmanager
     def rows(self) -> Iterator[sqlite3.Connection]:
