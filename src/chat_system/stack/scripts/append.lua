@@ -10,6 +10,7 @@
 
 local RECORDED, COLD, ERASED, MISMATCH, STALE, ASK = 0, 1, 2, 3, 4, 5
 local POST, OPEN, CHANGE, EDIT, DELETE = 1, 2, 3, 4, 5
+local KEY, COUNT = 6, 7 -- kinds of facts that no change asks for: see facts.py
 
 local ENTRY_FACTS, ENTRY_BYTES = 500, 262144 -- of one stream entry at most: readers take whole ones
 local CHUNK = 1000                           -- arguments in one command, well under what unpack() can do
@@ -258,7 +259,7 @@ local function remember(change, number, revision, at, count, encoded)
   local kept = change[6] > 0 and math.min(change[6], KEY_MS) or KEY_MS
   redis.call('SET', P .. 'o:' .. change[2] .. ':' .. change[4],
     struct.pack('>I4I8I8I4', number, revision, at, count) .. change[5], 'PX', kept)
-  put('o', head(6, change[2], 0, number, revision, at) .. encoded)
+  put('o', head(KEY, change[2], 0, number, revision, at) .. encoded)
 end
 
 local ways = { [POST] = post, [OPEN] = open, [CHANGE] = change_chat, [EDIT] = change_message, [DELETE] = change_message }
@@ -313,7 +314,7 @@ for name, chat in pairs(chats) do
     in_chunks('HSET', P .. 't:' .. name, chat.tail)
     in_chunks('ZADD', P .. 'z:' .. name, chat.order)
     in_chunks('HSET', P .. 'e:' .. name, chat.edits)
-    put('n', head(7, chat.application, chat.number, 0, chat.revision, chat.count) .. '\192')
+    put('n', head(COUNT, chat.application, chat.number, 0, chat.revision, chat.count) .. '\192')
   end
 end
 write_entry()
