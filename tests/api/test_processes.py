@@ -13,10 +13,12 @@ import httpx
 import pytest
 
 from tests.client import ChatAt
-from tests.conftest import BuildHouse, Connect
+from tests.conftest import BuildHouse, Connect, only
 from tests.eventually import eventually
 from tests.faults.refusals import refusal
 from tests.houses import House
+
+stack = only("stack", because="one SQLite file has one process")
 
 PROCESSES = 3
 ENOUGH_CONNECTIONS = 40
@@ -24,10 +26,8 @@ ENOUGH_CONNECTIONS = 40
 
 
 @pytest.fixture
-def several(house_name: str, serve: BuildHouse) -> House:
+def several(serve: BuildHouse) -> House:
     """A house that answers with several processes."""
-    if house_name == "embedded":
-        pytest.skip("one SQLite file has one process")
     return serve(processes=PROCESSES)
 
 
@@ -76,15 +76,15 @@ async def counted(client: httpx.AsyncClient, series: str) -> float:
     return float(found[1]) if found else 0.0
 
 
-def test_one_file_is_not_given_to_several_processes(house_name: str, build_house: BuildHouse) -> None:
+@only("embedded", because="the stack house may have several")
+def test_one_file_is_not_given_to_several_processes(build_house: BuildHouse) -> None:
     """Embedded mode refuses, in one line that names the setting and the way out."""
-    if house_name != "embedded":
-        pytest.skip("this house may have several")
     line = refusal(build_house(processes=2))
     assert "CHAT_PROCESSES" in line
     assert "CHAT_MODE=stack" in line
 
 
+@stack
 async def test_what_one_process_acknowledged_all_others_show(
     several: House, crowded: ChatAt, fresh: httpx.AsyncClient
 ) -> None:
@@ -100,6 +100,7 @@ async def test_what_one_process_acknowledged_all_others_show(
     assert len(answered_by) == PROCESSES
 
 
+@stack
 async def test_one_key_through_many_processes_at_once_posts_once(
     several: House, crowded: ChatAt, fresh: httpx.AsyncClient
 ) -> None:
@@ -115,6 +116,7 @@ async def test_one_key_through_many_processes_at_once_posts_once(
     assert len(await crowded.messages()) == 1
 
 
+@stack
 async def test_events_reach_the_readers_of_every_process(several: House, crowded: ChatAt) -> None:
     """A message posted through one process appears in streams that others hold open."""
     await all_serve(several)
@@ -125,6 +127,7 @@ async def test_events_reach_the_readers_of_every_process(several: House, crowded
             assert (await stream.next_event()).message == message
 
 
+@stack
 async def test_metrics_are_those_of_all_processes_whoever_answers(
     several: House, crowded: ChatAt, fresh: httpx.AsyncClient
 ) -> None:
@@ -147,6 +150,7 @@ async def test_metrics_are_those_of_all_processes_whoever_answers(
     await eventually(readers, {0.0})
 
 
+@stack
 async def test_a_process_that_dies_is_replaced_and_its_streams_are_no_longer_counted(
     several: House, crowded: ChatAt, fresh: httpx.AsyncClient
 ) -> None:
@@ -178,6 +182,7 @@ async def test_a_process_that_dies_is_replaced_and_its_streams_are_no_longer_cou
     assert several.stop() == 0
 
 
+@stack
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_to_the_parent_ends_all_of_them_in_order(several: House, number: signal.Signals) -> None:
     """The exit code is 0, no process stays behind, and none was killed or left a traceback."""
@@ -189,6 +194,7 @@ async def test_a_signal_to_the_parent_ends_all_of_them_in_order(several: House, 
     assert "Traceback" not in several.log_text()
 
 
+@stack
 async def test_a_parent_that_is_killed_takes_its_processes_along(
     several: House, crowded: ChatAt, fresh: httpx.AsyncClient
 ) -> None:
@@ -207,6 +213,7 @@ async def test_a_parent_that_is_killed_takes_its_processes_along(
     await eventually(left, 0)
 
 
+@stack
 async def test_a_port_in_use_is_refused_though_it_could_be_shared(several: House, build_house: BuildHouse) -> None:
     """A second server does not slip in beside the first: it would take some of its connections."""
     assert str(several.port) in refusal(build_house(processes=PROCESSES, port=several.port))

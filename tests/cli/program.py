@@ -103,7 +103,7 @@ class Program:
         Not before the database holds so many messages.
         """
         # Where the tests run in a shell's background, SIGINT is ignored, and a process would inherit that.
-        ignored = signal.signal(number, signal.default_int_handler)
+        ignored = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             process = subprocess.Popen(
                 [sys.executable, "-m", "chat_system", *arguments],
@@ -114,7 +114,7 @@ class Program:
                 stderr=subprocess.PIPE,
             )
         finally:
-            signal.signal(number, ignored)
+            signal.signal(signal.SIGINT, ignored)
         with process:
             assert process.stdin is not None
             process.stdin.write(given)
