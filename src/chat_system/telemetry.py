@@ -209,7 +209,7 @@ LIVE_CUT = Counter(
 
 
 def configure_logging(level: str, form: Literal["json", "console"]) -> None:
-    """Set up the process's logs; the standard library's loggers, uvicorn's among them, come out the same way."""
+    """Set up the process's logs; the standard library's loggers come out the same way."""
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -230,9 +230,8 @@ def configure_logging(level: str, form: Literal["json", "console"]) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    # How they work is not what happens to our users; and every malformed request that uvicorn warns of has its answer.
-    for chatty, least in (("alembic", logging.WARNING), ("uvicorn.error", logging.ERROR)):
-        logging.getLogger(chatty).setLevel(max(least, root.level))
+    # How it works is not what happens to our users.
+    logging.getLogger("alembic").setLevel(max(logging.WARNING, root.level))
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

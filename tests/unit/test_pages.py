@@ -29,7 +29,7 @@ from chat_system.model import (
 from chat_system.ports import ApplicationWindow, Found
 from chat_system.web import pages
 from chat_system.web.request import Header
-from tests.unit.asgi import make_request
+from tests.unit.requests import make_request
 
 Query = dict[str, str]
 

@@ -31,7 +31,7 @@ from chat_system.web.request import (
     ClientGone,
     Request,
 )
-from tests.unit.asgi import make_request
+from tests.unit.requests import make_request
 
 CAP_BYTES = 1024 * 1024
 
@@ -40,7 +40,7 @@ async def read(body: bytes, kind: Any = NewMessage, decoder: Any = NEW_MESSAGE, 
     """The body as the web layer takes it."""
     request = make_request(body=options.pop("pieces", [body]), method="POST", **options)
     request.body_max_bytes = CAP_BYTES
-    return await request.body(kind, decoder), request
+    return await request.read(kind, decoder), request
 
 
 def now(coroutine: Any) -> Any:

@@ -1,1 +1,1 @@
-"""The HTTP face: one table of operations, an ASGI app that serves it, and the document that describes it."""
+"""The HTTP face: one table of operations, the connections that serve it, and the document that describes it."""

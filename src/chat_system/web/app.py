@@ -1,13 +1,12 @@
-"""The ASGI application: lets a request in, calls its operation, sends the answer.
+"""The application: lets a request in, calls its operation, sends the answer.
 
-Written on bare ASGI: the path of a posted message is short enough to be read in one go, and no framework's price
-is paid on it (ADR 1). Whatever goes wrong ends in `application/problem+json`; a defect becomes a 500 that tells the
+The path of a posted message is short enough to be read in one go, and no framework's price is paid on it (ADR 1).
+Whatever goes wrong ends in `application/problem+json`; a defect becomes a 500 that tells the
 client nothing but a request id.
 """
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import re
 import secrets
@@ -33,7 +32,7 @@ from chat_system.web.guard import Guard
 from chat_system.web.live import Live, starting_point
 from chat_system.web.operations import NO_CONTENT
 from chat_system.web.problems import internal, problem
-from chat_system.web.request import ClientGone, Header, Receive, Request, Response, Scope, Send
+from chat_system.web.request import ClientGone, Header, Request, Response
 from chat_system.web.routes import OPERATIONS, Operation, Router
 from chat_system.wiring import House
 
@@ -82,10 +81,9 @@ class App:
         self._unrouted = Route(Operation("unrouted", "", "", "public", "", "", ""))
         telemetry.IN_FLIGHT.set_function(lambda: self._in_flight)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(self, request: Request) -> None:
         """Answer one request."""
         started = time.perf_counter()
-        request = Request(scope, receive)
         request_id = self._request_id(request)
         route = self._unrouted
         self._in_flight += 1
@@ -97,7 +95,7 @@ class App:
             response = await self._answer(route.operation, request, request_id)
         except ChatSystemError as error:
             response = self._refuse(error, request, request_id)
-        except (ClientGone, asyncio.CancelledError):
+        except ClientGone:
             return
         except Exception:  # noqa: BLE001 - a defect is answered, too
             log.exception("request failed", request_id=request_id, operation=route.operation.name)
@@ -110,7 +108,7 @@ class App:
         route.count(response.status)
         route.seconds.observe(time.perf_counter() - started)
 
-    def refuse_malformed(self, method: str, path: str) -> tuple[int, list[Header], bytes]:
+    def refuse_malformed(self, method: str, path: str) -> tuple[int, bytes, bytes]:
         """The answer to what the HTTP parser refuses; method and path are empty if there was no request line."""
         request_id = f"{self._id_prefix}-{next(self._ids):x}"
         error: ChatSystemError = Invalid("This is no HTTP request.")
@@ -119,7 +117,7 @@ class App:
             error = NotFound("There is no such path.") if found is None else MethodNotAllowed(tuple(sorted(found[0])))
         response = problem(error, request_id)
         self._unrouted.count(response.status)
-        return response.status, _headers(response, request_id), response.body
+        return response.status, _lines(response, request_id, []), response.body
 
     async def keep_going(self) -> None:
         """What the web side does on its own, until cancelled."""
@@ -133,12 +131,11 @@ class App:
 
     def _find(self, request: Request) -> tuple[Route, dict[str, Any]]:
         """The route of a request. Raises NotFound, MethodNotAllowed."""
-        scope = request.scope
-        found = self._router.find(scope["path"])
+        found = self._router.find(request.path)
         if found is None:
             raise NotFound("There is no such path.")
         methods, parameters = found
-        route = methods.get(scope["method"])
+        route = methods.get(request.method)
         if route is None:
             raise MethodNotAllowed(tuple(sorted(methods)))
         return route, parameters
@@ -183,36 +180,49 @@ class App:
         return await self._stream(request, request_id)
 
     async def _stream(self, request: Request, request_id: str) -> Response | None:
-        if request.scope["method"] == "HEAD":
+        if request.method == "HEAD":
             starting_point(request)
             await self._system.chat(request.application, request.chat)
             return Response(200, b"", STREAM_TYPE, STREAM_HEADERS)
         headers = [(b"content-type", STREAM_TYPE), *STREAM_HEADERS, (b"x-request-id", request_id.encode())]
-        headers += self._guard.grant(request)
+        lines = _joined(headers + self._guard.grant(request))
         # A stream may stay for days: it is not a request in flight.
         self._in_flight -= 1
         try:
-            await self.live.stream(request, headers)
+            await self.live.stream(request, lines)
         finally:
             self._in_flight += 1
         return None
 
     def _refuse(self, error: ChatSystemError, request: Request, request_id: str) -> Response:
-        if isinstance(error, MethodNotAllowed) and request.scope["method"] == "OPTIONS":
+        if isinstance(error, MethodNotAllowed) and request.method == "OPTIONS":
             granted = self._guard.preflight(request, error.allowed)
             if granted is not None:
                 return Response(204, headers=granted)
         return problem(error, request_id)
 
     async def _send(self, request: Request, response: Response, request_id: str) -> None:
-        headers = _headers(response, request_id)
-        headers += self._guard.grant(request)
-        body = b"" if request.scope["method"] == "HEAD" else response.body
-        await request.exchange.answer(response.status, headers, body)
+        lines = _lines(response, request_id, self._guard.grant(request))
+        body = b"" if request.method == "HEAD" else response.body
+        connection = request.connection
+        # A client that takes no answers gets no more of them made.
+        if connection.is_congested:
+            await connection.drain()
+        connection.answer(request, response.status, lines, body)
 
 
-def _headers(response: Response, request_id: str) -> list[Header]:
-    headers = [(b"x-request-id", request_id.encode()), *response.headers]
-    if response.status != NO_CONTENT:
-        headers += ((b"content-type", response.content_type), (b"content-length", b"%d" % len(response.body)))
-    return headers
+def _lines(response: Response, request_id: str, granted: list[Header]) -> bytes:
+    """The headers of an answer, as they are sent."""
+    more = _joined(response.headers + granted)
+    if response.status == NO_CONTENT:
+        return b"x-request-id: %s\r\n%s" % (request_id.encode(), more)
+    return b"x-request-id: %s\r\n%scontent-type: %s\r\ncontent-length: %d\r\n" % (
+        request_id.encode(),
+        more,
+        response.content_type,
+        len(response.body),
+    )
+
+
+def _joined(headers: list[Header]) -> bytes:
+    return b"".join([b"%s: %s\r\n" % header for header in headers])

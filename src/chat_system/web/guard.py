@@ -146,8 +146,7 @@ class Guard:
         try:
             request.application = await self._system.open(token)
         except NotFound:
-            client = request.scope.get("client")
-            taking = self._strangers.admit(client[0] if client else "")
+            taking = self._strangers.admit(request.connection.client)
             if taking is not None:
                 await taking
             raise

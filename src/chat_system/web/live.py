@@ -23,33 +23,44 @@ from chat_system.ports import Feed
 from chat_system.system import ChatSystem
 from chat_system.telemetry import LIVE_CUT, LIVE_READERS, log
 from chat_system.web.pages import integer
-from chat_system.web.protocol import Exchange
-from chat_system.web.request import Header, Request
+from chat_system.web.request import Request
 
-WAITING_MAX_BYTES = 1024 * 1024
+UNSENT_MAX_BYTES = 1024 * 1024
 KEEP_ALIVE_S = 15.0
 RECONNECT_MS = 1000
 CHANGES_PER_READ = 100
 RETRY_S = 0.5
 KEEP_ALIVE = b": keep-alive\n\n"
+LAST_CHUNK = b"0\r\n\r\n"
 
 
 class Reader:
     """One open stream: its connection, and the revision up to which it was sent everything."""
 
-    __slots__ = ("exchange", "revision")
+    __slots__ = ("_is_chunked", "connection", "revision")
 
-    def __init__(self, exchange: Exchange, revision: int) -> None:
-        self.exchange = exchange
+    def __init__(self, request: Request, revision: int) -> None:
+        self.connection = request.connection
         self.revision = revision
+        self._is_chunked = request.is_http_1_1
 
     def write(self, frames: bytes, chunk: bytes) -> None:
         """Send frames, given plain and as an HTTP chunk; cut the reader off when too much waits for it."""
-        if self.exchange.waiting_bytes() > WAITING_MAX_BYTES:
+        if self.connection.unsent_bytes() > UNSENT_MAX_BYTES:
             LIVE_CUT.inc()
-            self.exchange.cut_stream()
+            self.connection.cut()
         else:
-            self.exchange.write_stream(frames, chunk)
+            self.send(frames, chunk)
+
+    def send(self, frames: bytes, chunk: bytes) -> None:
+        """Send frames, however much waits."""
+        self.connection.write_stream(chunk if self._is_chunked else frames)
+
+    def end(self) -> None:
+        """End the stream: the client knows that it is complete."""
+        if self._is_chunked:
+            self.connection.write_stream(LAST_CHUNK)
+        self.connection.close()
 
 
 class Channel:
@@ -127,7 +138,7 @@ class Live:
         self._channels: dict[tuple[ApplicationId, int], Channel] = {}
         self._closing = False
 
-    async def stream(self, request: Request, headers: list[Header]) -> None:
+    async def stream(self, request: Request, headers: bytes) -> None:
         """Answer with a chat's changes until the reader leaves, is cut off, or the application is erased.
 
         Raises (before anything was sent):
@@ -137,7 +148,7 @@ class Live:
         after = starting_point(request)
         application, chat = request.application, request.chat
         channel = await self._join(application, chat)
-        reader = Reader(request.exchange, channel.revision if after is None else after)
+        reader = Reader(request, channel.revision if after is None else after)
         try:
             with LIVE_READERS.track_inprogress():
                 await self._serve(request, headers, reader, channel)
@@ -169,7 +180,7 @@ class Live:
         if channel is not None:
             channel.stop()
             for reader in tuple(channel.readers):
-                reader.exchange.end_stream()
+                reader.end()
 
     async def _join(self, application: ApplicationId, chat: int) -> Channel:
         key = (application, chat)
@@ -185,32 +196,31 @@ class Live:
         channel.users += 1
         return channel
 
-    async def _serve(self, request: Request, headers: list[Header], reader: Reader, channel: Channel) -> None:
-        exchange = reader.exchange
-        exchange.begin_stream(headers)
+    async def _serve(self, request: Request, headers: bytes, reader: Reader, channel: Channel) -> None:
+        connection = request.connection
+        connection.begin_stream(request, headers)
         hello = b"retry: %d\n\n" % RECONNECT_MS
-        exchange.write_stream(hello, as_chunk(hello))
+        reader.send(hello, as_chunk(hello))
         try:
             await self._catch_up(request, reader, channel)
         except ChatSystemError:
             # The head is out, so there is no other answer than to cut: the client comes again and is told.
-            exchange.cut_stream()
+            connection.cut()
         # Nothing is awaited between the last look at the channel and joining it.
         channel.readers.add(reader)
         if self._closing or self._channels.get((request.application, request.chat)) is not channel:
-            exchange.end_stream()
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
+            reader.end()
+        await connection.until_closed()
 
     async def _catch_up(self, request: Request, reader: Reader, channel: Channel) -> None:
-        while reader.revision < channel.revision and not reader.exchange.is_gone():
+        while reader.revision < channel.revision and not reader.connection.is_gone():
             changes = await self._system.changes(request.application, request.chat, reader.revision, CHANGES_PER_READ)
             if not changes:
                 return
             frames = encode_events(changes)
-            reader.exchange.write_stream(frames, as_chunk(frames))
+            reader.send(frames, as_chunk(frames))
             reader.revision = changes[-1].revision
-            await reader.exchange.drain()
+            await reader.connection.drain()
 
 
 def starting_point(request: Request) -> int | None:

@@ -103,7 +103,7 @@ def links(
     for relation, change in (("next", following), ("prev", previous)):
         if change is not None:
             kept = {name: text for name, text in request.query.items() if name not in dropped}
-            path = request.scope["raw_path"].decode("ascii")
+            path = request.raw_path.decode("ascii")
             found.append(f'<{path}?{urlencode(kept | change)}>; rel="{relation}"')
     return [(b"link", ", ".join(found).encode("ascii"))] if found else []
 

@@ -6,9 +6,10 @@ key, U+0000) is looked for first, at the price of one count of quotation marks f
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -26,11 +27,8 @@ from chat_system.model import (
 )
 
 if TYPE_CHECKING:
-    from chat_system.web.protocol import Exchange
+    from chat_system.web.connection import Connection
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
 Checked = TypeVar("Checked", bound=msgspec.Struct)
@@ -42,10 +40,6 @@ _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _PATH = re.compile(r"^(?P<reason>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.DOTALL)
 _NAMED = re.compile(r"(?:missing required|unknown) field `(?P<name>.*)`", re.DOTALL)
 _JSON_TYPES = re.compile(rb"application/(?:[\w.-]+\+)?json\s*(?:;\s*charset\s*=\s*\"?utf-?8\"?\s*)?", re.IGNORECASE)
-
-
-EXCHANGE = "chat_system.exchange"
-"""Where a request's `scope` carries its exchange."""
 
 
 class ClientGone(Exception):
@@ -66,6 +60,66 @@ class Response:
         self.headers = headers or []
 
 
+class Body:
+    """What a request brings, as it comes in. `want` is called by who waits for more of it."""
+
+    __slots__ = ("_is_gone", "_is_unwanted", "_news", "_pieces", "_size", "_want", "is_complete")
+
+    def __init__(self, want: Callable[[], None]) -> None:
+        self._want = want
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self.is_complete = self._is_gone = self._is_unwanted = False
+        self._news: asyncio.Future[None] | None = None
+
+    def feed(self, piece: bytes) -> None:
+        """A piece came."""
+        if not self._is_unwanted:
+            self._pieces.append(piece)
+            self._size += len(piece)
+            self._tell()
+
+    def finish(self) -> None:
+        """It is complete."""
+        self.is_complete = True
+        self._tell()
+
+    def leave(self) -> None:
+        """It will never be complete."""
+        self._is_gone = True
+        self._tell()
+
+    def discard(self) -> None:
+        """Nobody reads it any more."""
+        self._is_unwanted = True
+        self._pieces.clear()
+
+    @property
+    def unread_bytes(self) -> int:
+        """How much is kept for someone who does not ask for it yet."""
+        return 0 if self._is_unwanted or self._news is not None else self._size
+
+    async def until_complete(self, cap_bytes: int) -> None:
+        """Wait for the rest of it, or for more than there may be. Raises ClientGone."""
+        while not self.is_complete and self._size <= cap_bytes:
+            if self._is_gone:
+                raise ClientGone
+            self._news = asyncio.get_running_loop().create_future()
+            self._want()
+            await self._news
+            self._news = None
+
+    def take(self, cap_bytes: int) -> bytes:
+        """All that came. Raises TooLarge."""
+        if self._size > cap_bytes:
+            raise TooLarge(f"The body may have {cap_bytes} bytes.")
+        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+
+    def _tell(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+
 class Request:
     """What an operation is given. `application` is set before the operation is called, if it has one."""
 
@@ -73,20 +127,38 @@ class Request:
         "_query",
         "_raw",
         "application",
+        "body",
         "body_max_bytes",
-        "exchange",
+        "connection",
         "headers",
+        "is_http_1_1",
+        "is_last",
+        "method",
         "parameters",
-        "receive",
-        "scope",
+        "path",
+        "query_string",
+        "raw_path",
     )
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
-        self.scope = scope
-        self.receive = receive
-        # Taken out: the exchange knows the scope's owner, and a circle of them would be left to the collector.
-        self.exchange: Exchange = scope.pop(EXCHANGE, None)
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+    def __init__(
+        self,
+        connection: Connection,
+        method: str,
+        path: str,
+        raw_path: bytes,
+        query_string: bytes,
+        headers: dict[bytes, bytes],
+        body: Body,
+    ) -> None:
+        self.connection = connection
+        self.method = method
+        self.path = path
+        self.raw_path = raw_path
+        self.query_string = query_string
+        self.headers = headers
+        self.body = body
+        self.is_http_1_1 = True
+        self.is_last = False
         self.parameters: dict[str, Any] = {}
         self.application = ApplicationId(0)
         self.body_max_bytes = 0
@@ -114,10 +186,10 @@ class Request:
     def query(self) -> dict[str, str]:
         """The query parameters. Raises Invalid when one is repeated or is not UTF-8."""
         if self._query is None:
-            self._query = _parse_query(self.scope["query_string"])
+            self._query = _parse_query(self.query_string)
         return self._query
 
-    async def body(self, kind: type[Checked], decoder: msgspec.json.Decoder[Checked]) -> Checked:
+    async def read(self, kind: type[Checked], decoder: msgspec.json.Decoder[Checked]) -> Checked:
         """The body as a struct whose `check()` was passed.
 
         Raises:
@@ -126,7 +198,9 @@ class Request:
         content_type = self.headers.get(b"content-type")
         if content_type is not None and content_type != JSON and not _JSON_TYPES.fullmatch(content_type):
             raise UnsupportedMediaType("Send Content-Type: application/json, in UTF-8.")
-        self._raw = raw = await self._read()
+        if not self.body.is_complete:
+            await self._wait_for_body()
+        self._raw = raw = self.body.take(self.body_max_bytes)
         if not raw and kind is NewChat:
             self._raw = raw = b"{}"
         try:
@@ -141,27 +215,11 @@ class Request:
         value.check()  # type: ignore[attr-defined]
         return value
 
-    async def _read(self) -> bytes:
-        cap = self.body_max_bytes
+    async def _wait_for_body(self) -> None:
         length = self.headers.get(b"content-length")
-        if length is not None and int(length) > cap:
-            raise TooLarge(f"The body may have {cap} bytes.")
-        message = await self.receive()
-        body: bytes = message.get("body", b"")
-        if not message.get("more_body", False) and message["type"] == "http.request":
-            if len(body) > cap:
-                raise TooLarge(f"The body may have {cap} bytes.")
-            return body
-        pieces, size = [body], len(body)
-        while message.get("more_body", False):
-            message = await self.receive()
-            pieces.append(message.get("body", b""))
-            size += len(pieces[-1])
-            if size > cap:
-                raise TooLarge(f"The body may have {cap} bytes.")
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        return b"".join(pieces)
+        if length is not None and int(length) > self.body_max_bytes:
+            raise TooLarge(f"The body may have {self.body_max_bytes} bytes.")
+        await self.body.until_complete(self.body_max_bytes)
 
     def once(self, path: str) -> Once | None:
         """The idempotency key with the body that was read, if the request carries one.

@@ -1,7 +1,7 @@
-"""The process that serves: uvicorn with our application, until it is told to stop.
+"""The process that serves: connections, signals, and an orderly end.
 
 SIGTERM and SIGINT end it in order: no new connections, open streams are finished, requests that were accepted are
-answered, then the house is closed.
+answered, then the house is closed. A second signal does not wait for that.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import signal
 import socket
 from collections.abc import Iterator
 
-import uvicorn
 import uvloop
 
 from chat_system import telemetry
@@ -22,41 +21,14 @@ from chat_system.errors import ConfigurationError
 from chat_system.settings import Settings
 from chat_system.telemetry import log
 from chat_system.web.app import App
+from chat_system.web.connection import Connections
 from chat_system.web.listening import BACKLOG_CONNECTIONS, listen
 from chat_system.web.processes import supervise
-from chat_system.web.protocol import Protocol
 from chat_system.wiring import open_house
 
-SHUTDOWN_S = 20
-KEEP_ALIVE_S = 75
+SHUTDOWN_S = 20.0
 GARBAGE_THRESHOLD = 50_000
 """Allocations between two looks for cycles. A request leaves none, so looking often only costs."""
-
-
-class Server(uvicorn.Server):
-    """uvicorn, which ends our event streams first when it shuts down: they would never end by themselves.
-
-    A signal that was obeyed is a clean end, exit code 0; uvicorn would raise it again.
-    """
-
-    def __init__(self, config: uvicorn.Config, app: App) -> None:
-        super().__init__(config)
-        self._chat_system = app
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._chat_system.live.close()
-        await super().shutdown(sockets)
 
 
 def serve(settings: Settings) -> None:
@@ -91,19 +63,6 @@ def answer(settings: Settings, listening: socket.socket) -> None:
 async def _answer(settings: Settings, listening: socket.socket) -> None:
     async with open_house(settings) as house:
         app = App(house, settings)
-        config = uvicorn.Config(
-            app,
-            http=Protocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            backlog=BACKLOG_CONNECTIONS,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=SHUTDOWN_S,
-        )
         # What is there now stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
@@ -112,12 +71,54 @@ async def _answer(settings: Settings, listening: socket.socket) -> None:
         port = listening.getsockname()[1]
         log.info("serving", url=f"http://{settings.host}:{port}", on=house.where, process=os.getpid())
         try:
-            await Server(config, app).serve(sockets=[listening])
+            await _serve(app, listening)
         finally:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
     log.info("stopped")
+
+
+async def _serve(app: App, listening: socket.socket) -> None:
+    """Take connections until a signal comes, then answer what was asked."""
+    connections = Connections(app)
+    loop = asyncio.get_running_loop()
+    # Those that are accepted and not listened to yet are the kernel's to keep.
+    server = await loop.create_server(connections.accept, sock=listening, backlog=BACKLOG_CONNECTIONS)
+    with _signals() as told:
+        ticking = asyncio.create_task(_tick(connections))
+        await told.wait()
+        told.clear()
+        server.close()
+        # Streams would never end by themselves.
+        app.live.close()
+        connections.end()
+        waiting = [asyncio.create_task(event.wait()) for event in (connections.none_left, told)]
+        await asyncio.wait(waiting, timeout=SHUTDOWN_S, return_when=asyncio.FIRST_COMPLETED)
+        connections.abort()
+        for task in (ticking, *waiting):
+            task.cancel()
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[asyncio.Event]:
+    """Set whenever one says that it is time to end."""
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    try:
+        yield told
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+async def _tick(connections: Connections) -> None:
+    while True:
+        await asyncio.sleep(1)
+        connections.set_date()
+        connections.cut_slow()
 
 
 async def _mirror_metrics() -> None:
