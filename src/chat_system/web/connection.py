@@ -260,10 +260,8 @@ class Connection(asyncio.Protocol):
     def on_body(self, piece: bytes) -> None:
         """A piece of the body."""
         request = self._incoming
-        if request is not None:
-            request.body.feed(piece)
-            if request.body.unread_bytes > UNREAD_MAX_BYTES:
-                self._pause()
+        if request is not None and request.body.feed(piece) > UNREAD_MAX_BYTES:
+            self._pause()
 
     def on_message_complete(self) -> None:
         """The end of the body."""

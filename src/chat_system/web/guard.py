@@ -12,7 +12,6 @@ import hmac
 import math
 import time
 from collections.abc import Awaitable, Hashable
-from typing import NamedTuple
 
 from chat_system.errors import Forbidden, Invalid, NotFound, TooMany, Unauthorized, Unavailable
 from chat_system.ports import Rates
@@ -58,9 +57,12 @@ class RateLimiter:
         return None
 
 
-class _Lease(NamedTuple):
-    until_ns: int
-    left: int
+class _Lease:
+    __slots__ = ("left", "until_ns")
+
+    def __init__(self, until_ns: int, left: int) -> None:
+        self.until_ns = until_ns
+        self.left = left
 
 
 class SharedRateLimiter:
@@ -88,7 +90,7 @@ class SharedRateLimiter:
         lease = self._leases.get(key)
         if lease is None or lease.left <= 0 or lease.until_ns < time.monotonic_ns():
             return False
-        self._leases[key] = _Lease(lease.until_ns, lease.left - 1)
+        lease.left -= 1
         return True
 
     async def _renew(self, key: Hashable) -> None:

@@ -9,7 +9,7 @@ import base64
 import binascii
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote_plus
 
 from chat_system.errors import Invalid
 from chat_system.model import (
@@ -104,8 +104,14 @@ def links(
         if change is not None:
             kept = {name: text for name, text in request.query.items() if name not in dropped}
             path = request.raw_path.decode("ascii")
-            found.append(f'<{path}?{urlencode(kept | change)}>; rel="{relation}"')
+            query = "&".join([f"{_quoted(name)}={_quoted(str(value))}" for name, value in (kept | change).items()])
+            found.append(f'<{path}?{query}>; rel="{relation}"')
     return [(b"link", ", ".join(found).encode("ascii"))] if found else []
+
+
+def _quoted(text: str) -> str:
+    # Nearly all are words and numbers, which quoting would look at for longer than all else of a link takes.
+    return text if text.isalnum() and text.isascii() else quote_plus(text)
 
 
 # Cursors: opaque to clients, free of database ids.

@@ -72,17 +72,22 @@ class Body:
         self.is_complete = self._is_gone = self._is_unwanted = False
         self._news: asyncio.Future[None] | None = None
 
-    def feed(self, piece: bytes) -> None:
-        """A piece came."""
-        if not self._is_unwanted:
-            self._pieces.append(piece)
-            self._size += len(piece)
-            self._tell()
+    def feed(self, piece: bytes) -> int:
+        """A piece came; how many bytes are kept for someone who does not ask for them yet."""
+        if self._is_unwanted:
+            return 0
+        self._pieces.append(piece)
+        self._size += len(piece)
+        if self._news is None:
+            return self._size
+        self._tell()
+        return 0
 
     def finish(self) -> None:
         """It is complete."""
         self.is_complete = True
-        self._tell()
+        if self._news is not None:
+            self._tell()
 
     def leave(self) -> None:
         """It will never be complete."""
@@ -93,11 +98,6 @@ class Body:
         """Nobody reads it any more."""
         self._is_unwanted = True
         self._pieces.clear()
-
-    @property
-    def unread_bytes(self) -> int:
-        """How much is kept for someone who does not ask for it yet."""
-        return 0 if self._is_unwanted or self._news is not None else self._size
 
     async def until_complete(self, cap_bytes: int) -> None:
         """Wait for the rest of it, or for more than there may be. Raises ClientGone."""
