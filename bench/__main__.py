@@ -20,7 +20,7 @@ from pathlib import Path
 
 from bench import history, report
 from bench.corpus import Corpus
-from bench.houses import PROJECT, Embedded
+from bench.houses import PROJECT
 from bench.measure import Outcome, Wrong, run
 from bench.processes import allow_many_sockets
 from bench.scenarios import HOUSES, SCENARIOS, STACK, Scenario
@@ -115,9 +115,8 @@ class Results:
     failures: dict[str, str] = field(default_factory=dict)
 
 
-def measure_all(scenarios: Sequence[Scenario], bench: Workbench) -> Results:
+def measure_all(scenarios: Sequence[Scenario], bench: Workbench, results: Results) -> None:
     """Measure one scenario after the other. One that fails does not cost the others their figures."""
-    results = Results()
     sizes = bench.sizes
     for scenario in scenarios:
         print(f"{time.strftime('%H:%M:%S')}  {scenario.name}: {scenario.about}", file=sys.stderr, flush=True)
@@ -125,15 +124,21 @@ def measure_all(scenarios: Sequence[Scenario], bench: Workbench) -> Results:
         try:
             with contextlib.ExitStack() as stack:
                 stage = scenario.set_up(bench, stack)
-                results.outcomes[scenario.name] = run(
-                    stage, rounds=sizes.rounds, seconds=sizes.seconds, warm_up_s=sizes.warm_up_s
-                )
+                outcomes = run(stage, rounds=sizes.rounds, seconds=sizes.seconds, warm_up_s=sizes.warm_up_s)
+                results.outcomes[scenario.name] = [labelled(outcome, scenario.house) for outcome in outcomes]
         except Wrong as error:
             results.failures[scenario.name] = str(error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the other scenarios go on
             traceback.print_exc()
             results.failures[scenario.name] = f"{type(error).__name__}: {error}"
-    return results
+
+
+def labelled(outcome: Outcome, house: str) -> Outcome:
+    """The outcome under a label that says which house it is about, where that is not the embedded one."""
+    label = outcome.row.label
+    if house != STACK or label.startswith(f"{house}: "):
+        return outcome
+    return dataclasses.replace(outcome, row=dataclasses.replace(outcome.row, label=f"{house}: {label}"))
 
 
 def run_benchmark(options: argparse.Namespace) -> int:
@@ -154,9 +159,17 @@ def run_benchmark(options: argparse.Namespace) -> int:
         entry = history.opening(
             house=", ".join(houses), corpus=corpus.source, sizes=sizes, folder=folder, quick=options.quick
         )
-        with Workbench(Embedded(), folder, corpus, sizes, import_files=options.workdir or folder) as bench:
-            results = measure_all(scenarios, bench)
-            entry |= {"servers": bench.stack.versions()}
+        results = Results()
+        versions: dict[str, str] = {}
+        for house in houses:
+            # Elasticsearch refuses root, and as another user has to get through this folder.
+            folder.chmod(0o755)
+            own = folder / house
+            own.mkdir()
+            with Workbench(house, own, corpus, sizes, import_files=options.workdir or folder) as bench:
+                measure_all([scenario for scenario in scenarios if scenario.house == house], bench, results)
+                versions |= bench.stack.versions()
+        entry |= {"servers": versions}
     entry |= history.closing(time.monotonic() - started_at, results.outcomes, results.failures)
     report.show(entry, results.outcomes, results.failures)
     if not options.no_history:

@@ -46,7 +46,7 @@ DRAIN_TIMEOUT_S = 300.0
 FSYNC = "appendfsync"
 
 
-class _Measured(ServerProcess):
+class Measured(ServerProcess):
     """A server whose CPU time is of interest."""
 
     def cpu_s(self) -> float:
@@ -61,11 +61,11 @@ class _Measured(ServerProcess):
         return int(next(line.split()[1] for line in text.splitlines() if line.startswith("syscw:")))
 
 
-class MariaDB(_Measured, MariaDBServer):
+class MariaDB(Measured, MariaDBServer):
     """MariaDB with room for the tables."""
 
 
-class Redis(_Measured, RedisServer):
+class Redis(Measured, RedisServer):
     """Redis, every write on disk when it is answered, unless it is told otherwise."""
 
     def fsync(self, when: str) -> None:
@@ -82,7 +82,7 @@ class Redis(_Measured, RedisServer):
         return self.write_calls() - int(to_clients.partition(":")[2])
 
 
-class Elasticsearch(_Measured, ElasticsearchServer):
+class Elasticsearch(Measured, ElasticsearchServer):
     """One node whose Java compiles what is run often."""
 
     def prepare(self) -> None:
@@ -94,7 +94,7 @@ class Elasticsearch(_Measured, ElasticsearchServer):
 class StackApi(Server):
     """An API process. What its requests cost is paid by Redis and MySQL, too; what it leaves to workers is not."""
 
-    behind: Sequence[_Measured]
+    behind: Sequence[Measured]
 
     def rest(self, timeout_s: float = REST_TIMEOUT_S) -> float:
         return wait_for_rest([self.child, *self.behind], timeout_s)
@@ -176,7 +176,11 @@ class Stack:
 
     def cpu_s(self) -> float:
         """CPU time that the three servers used so far."""
-        return sum(server.cpu_s() for server in self.servers)
+        return sum(self.cpu_by_server().values())
+
+    def cpu_by_server(self) -> dict[str, float]:
+        """The same of each of them."""
+        return {server.name.lower(): server.cpu_s() for server in self.servers}
 
     @contextmanager
     def place(self) -> Iterator[Place]:
@@ -217,25 +221,34 @@ class Place:
     @contextmanager
     def api(self) -> Iterator[StackApi]:
         """An API process over it, from the moment it is ready until the block ends."""
-        port = free_port()
-        child = self._child("serve", {"CHAT_PORT": str(port)})
-        server = StackApi(child, port, Api(port), (self.stack.redis, self.stack.mariadb))
+        server = self.spawn_api()
         with running(server, "/health/ready"):
             yield server
 
     @contextmanager
     def worker(self) -> Iterator[Child]:
         """A worker over it."""
-        child = self._child("work", {})
+        child = self.spawn_worker()
         try:
             yield child
         finally:
             child.stop()
 
-    def _child(self, command: str, settings: Mapping[str, str]) -> Child:
+    def spawn_api(self) -> StackApi:
+        """Start an API process, without waiting for it."""
+        port = free_port()
+        child = self.spawn("serve", {"CHAT_PORT": str(port)})
+        return StackApi(child, port, Api(port), (self.stack.redis, self.stack.mariadb))
+
+    def spawn_worker(self) -> Child:
+        """Start a worker, without waiting for it."""
+        return self.spawn("work", {})
+
+    def spawn(self, command: str, settings: Mapping[str, str], *arguments: str) -> Child:
+        """Start one of the program's commands over it."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("CHAT_")}
         return Child(
-            [sys.executable, "-m", "chat_system", command],
+            [sys.executable, "-m", "chat_system", command, *arguments],
             folder=self.folder,
             log=self.folder / f"{command}.log",
             environment={**inherited, **self.settings, **settings},

@@ -26,9 +26,10 @@ from typing import Self, TypeVar
 from bench.api import ChatPath
 from bench.bare import FixedAnswer
 from bench.corpus import Corpus
-from bench.houses import House, Imported, Server, running, spawn_limit
+from bench.houses import Embedded, House, Imported, Server, running, spawn_limit
 from bench.measure import Wrong
 from bench.stack import Stack
+from bench.whole import Whole
 
 APPLICATION = "bench"
 LONG_CHAT, SEARCHED_CHAT, SHORT_CHAT = "long", "searched", "short"
@@ -111,16 +112,17 @@ class Filled:
 
 
 class Workbench:
-    """Use it as a context manager: at its end every process that it started is gone."""
+    """Of one house. Use it as a context manager: at its end every process that it started is gone."""
 
-    def __init__(self, house: House, folder: Path, corpus: Corpus, sizes: Sizes, *, import_files: Path) -> None:
-        self.house = house
+    def __init__(self, house: str, folder: Path, corpus: Corpus, sizes: Sizes, *, import_files: Path) -> None:
+        self.house: House
+        self._open = contextlib.ExitStack()
+        self.house = Embedded() if house == Embedded.name else Whole(lambda: self.stack, self._open)
         self.folder = folder
         self.corpus = corpus
         self.sizes = sizes
         self.import_files = import_files
         self._pool: ProcessPoolExecutor | None = None
-        self._open = contextlib.ExitStack()
         self._storages = 0
 
     def __enter__(self) -> Self:

@@ -104,7 +104,7 @@ def set_up(connections: int, bench: Workbench, stack: ExitStack) -> Stage:
     many = Poster(bench, server, server.api.create_chats(CHATS, CHATS_PER_APPLICATION), connections)
     one = Poster(bench, server, server.api.create_chats(1, 1), connections)
     contestants = [bare_poster(bench, many), Contestant("many", many.post), Contestant("one", one.post)]
-    goal = Goal("ratio", "at_least", 0.65) if connections == 64 else None
+    goal = Goal("ratio", "at_least", 0.75) if connections == 64 else None
     label = f"POST, {connections} {'connection' if connections == 1 else 'connections'}"
     rows = [
         Row(f"{label}, {CHATS} chats", "many", "answers_per_s", "req/s", BARE, BARE, goal=goal),
