@@ -40,6 +40,9 @@ _REQUEST_ID = re.compile(rb"[ -~]{1,128}")
 
 HTTP_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 
+BODILESS = frozenset({NO_CONTENT, 304})
+"""Statuses whose answers have no body, and so no headers that tell of one (RFC 9110, sections 8.6 and 15.4.5)."""
+
 STREAM_TYPE = b"text/event-stream"
 STREAM_HEADERS: list[Header] = [(b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
 
@@ -214,7 +217,7 @@ class App:
 def _lines(response: Response, request_id: str, granted: list[Header]) -> bytes:
     """The headers of an answer, as they are sent."""
     more = _joined(response.headers + granted)
-    if response.status == NO_CONTENT:
+    if response.status in BODILESS:
         return b"x-request-id: %s\r\n%s" % (request_id.encode(), more)
     return b"x-request-id: %s\r\n%scontent-type: %s\r\ncontent-length: %d\r\n" % (
         request_id.encode(),

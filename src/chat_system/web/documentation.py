@@ -1,4 +1,4 @@
-"""The index, the OpenAPI document and Swagger UI, whose files come from the package that carries them.
+"""The pages: the index, the console, the OpenAPI document and Swagger UI, whose files come from a package of their own.
 
 Nothing is fetched from another host, and a strict Content-Security-Policy holds the page to that.
 """
@@ -14,7 +14,7 @@ from swagger_ui_bundle import swagger_ui_path
 
 from chat_system.errors import NotFound
 from chat_system.system import ChatSystem
-from chat_system.web import openapi
+from chat_system.web import console, openapi
 from chat_system.web.request import Header, Request, Response
 from chat_system.web.routes import OPERATIONS, Operation
 
@@ -42,6 +42,7 @@ _POLICY: list[Header] = [
 
 INDEX = {
     "name": "Chat System",
+    "console": console.HOME,
     "documentation": "/swagger/index.html",
     "openapi": "/openapi.json",
     "applications": "/applications",
@@ -51,9 +52,9 @@ INDEX = {
 
 
 async def index(system: ChatSystem, request: Request) -> Response:
-    """Links for programs; browsers go to the documentation."""
+    """Links for programs; browsers go to the console."""
     if b"text/html" in request.headers.get(b"accept", b""):
-        return Response(307, b"", b"text/plain", [(b"location", INDEX["documentation"].encode())])
+        return Response(307, b"", b"text/plain", [(b"location", INDEX["console"].encode())])
     return Response(200, msgspec.json.encode(INDEX))
 
 
@@ -84,6 +85,10 @@ def _page(name: str, path: str, summary: str, handler: object) -> Operation:
 
 PAGES = (
     _page("index", "/", "What is here", index),
+    _page("consoleAddress", "/console", "The console", console.to_console),
+    _page("console", console.HOME, "The console", console.page),
+    _page("consoleFolding", "/console/folding.json", "How the search folds letters", console.folding),
+    _page("consoleFile", "/console/{file}", "What the console is made of", console.file),
     _page("document", "/openapi.json", "The OpenAPI document", document),
     _page("swaggerDocument", "/swagger/doc.json", "The OpenAPI document", document),
     _page("swagger", "/swagger/{file}", "Swagger UI", swagger),

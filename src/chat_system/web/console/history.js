@@ -1,0 +1,167 @@
+// The part of a chat that is in memory: some messages in a row, wherever the reader is. A chat of a hundred thousand
+// costs no more than one of four hundred.
+//
+// Numbers have no gaps, so the row is an array and a message is found by its number. Of two states of a message the
+// one with the higher revision stays, whichever way it came: page, live change or the answer to an edit.
+
+/** @import { Message } from "./types.js" */
+/** @import { Query } from "./api.js" */
+
+export const PAGE = 100;
+export const KEPT_MAX = 400;
+
+export class History {
+  /** @type {Message[]} */
+  messages = [];
+  /** The highest number that is known to exist. */
+  end = 0;
+  /** Whether a first page was read. */
+  isOpen = false;
+  #read;
+  #loading = new AbortController();
+  /** Which way a page is being read. @type {Set<"back" | "on">} */
+  #extending = new Set();
+  /** What changed while pages were read: a page may have been read before the change. @type {Map<number, Message>} */
+  #meanwhile = new Map();
+  #pages = 0;
+
+  /** @param {(query: Query, signal: AbortSignal) => Promise<Message[]>} read a page of the chat */
+  constructor(read) {
+    this.#read = read;
+  }
+
+  /** The lowest number in memory; 0 when there is none. */
+  get first() {
+    return this.messages[0]?.number ?? 0;
+  }
+
+  /** The highest number in memory; 0 when there is none. */
+  get last() {
+    return this.messages[this.messages.length - 1]?.number ?? 0;
+  }
+
+  /** Whether the latest message is in memory, or there is none. */
+  get reachesEnd() {
+    return this.last === this.end;
+  }
+
+  /**
+   * @param {number} number
+   * @returns {Message | undefined}
+   */
+  at(number) {
+    return this.messages[number - this.first];
+  }
+
+  /** Go to the latest messages. */
+  async openEnd() {
+    const items = await this.#page({ order: "desc", limit: PAGE }, this.#restart());
+    this.#replace(items.reverse());
+  }
+
+  /** @param {number} number go to this message, or to the latest if the chat does not reach that far */
+  async openAround(number) {
+    const signal = this.#restart();
+    const before = Math.floor(PAGE / 2);
+    const [items, [latest]] = await Promise.all([
+      this.#page({ after: Math.max(0, number - before - 1), limit: PAGE }, signal),
+      this.end ? [] : this.#page({ order: "desc", limit: 1 }, signal),
+    ]);
+    this.end = Math.max(this.end, latest?.number ?? 0);
+    if (items.length === 0 || items[items.length - 1].number < Math.min(number, this.end)) await this.openEnd();
+    else this.#replace(items);
+  }
+
+  /** Load the page before what is in memory. @returns {Promise<boolean>} whether there was one */
+  async extendBack() {
+    return this.#extend("back", this.first > 1 && { before: this.first, limit: PAGE }, (items) => {
+      this.messages = [...items.filter((item) => item.number < this.first), ...this.messages].slice(0, KEPT_MAX);
+    });
+  }
+
+  /** Load the page after what is in memory. @returns {Promise<boolean>} whether there was one */
+  async extendOn() {
+    return this.#extend("on", !this.reachesEnd && { after: this.last, limit: PAGE }, (items) => {
+      this.messages = [...this.messages, ...items.filter((item) => item.number > this.last)].slice(-KEPT_MAX);
+    });
+  }
+
+  /**
+   * Take a message in its new state.
+   * @param {Message} message
+   * @param {boolean} following whether the reader is at the end: then old messages make room for new ones
+   */
+  put(message, following) {
+    if (this.#pages) this.#meanwhile.set(message.number, newer(this.#meanwhile.get(message.number), message));
+    this.end = Math.max(this.end, message.number);
+    const known = this.at(message.number);
+    if (known) this.messages[message.number - this.first] = newer(known, message);
+    else if (message.number === this.last + 1 && (following || this.messages.length < KEPT_MAX)) {
+      this.messages.push(message);
+      if (this.messages.length > KEPT_MAX) this.messages.shift();
+    }
+  }
+
+  /** Stop reading: no one looks any more. */
+  close() {
+    this.#loading.abort();
+  }
+
+  #restart() {
+    this.#loading.abort();
+    this.#loading = new AbortController();
+    this.#extending.clear();
+    return this.#loading.signal;
+  }
+
+  /** @param {Message[]} items */
+  #replace(items) {
+    this.messages = items;
+    this.isOpen = true;
+    this.end = Math.max(this.end, this.last);
+  }
+
+  /**
+   * @param {"back" | "on"} way
+   * @param {Query | false} query
+   * @param {(items: Message[]) => void} take
+   */
+  async #extend(way, query, take) {
+    if (!query || this.#extending.has(way)) return false;
+    const { signal } = this.#loading;
+    this.#extending.add(way);
+    try {
+      const items = await this.#page(query, signal);
+      take(items);
+      this.end = Math.max(this.end, this.last);
+      return items.length > 0;
+    } finally {
+      // After a restart the mark is no longer this page's.
+      if (!signal.aborted) this.#extending.delete(way);
+    }
+  }
+
+  /**
+   * @param {Query} query
+   * @param {AbortSignal} signal
+   */
+  async #page(query, signal) {
+    this.#pages += 1;
+    try {
+      const items = await this.#read(query, signal);
+      signal.throwIfAborted();
+      return items.map((item) => newer(this.#meanwhile.get(item.number), item));
+    } finally {
+      this.#pages -= 1;
+      if (this.#pages === 0) this.#meanwhile.clear();
+    }
+  }
+}
+
+/**
+ * @param {Message | undefined} one
+ * @param {Message} other
+ */
+function newer(one, other) {
+  return one && one.revision > other.revision ? one : other;
+}
