@@ -1,12 +1,14 @@
 """The projections of the stack house, run alone, and their limits: raw inserts and raw bulk requests.
 
-A projection is run here as a worker runs it, read, apply, acknowledge, until nothing is left, but by itself: a worker
-has both, and what each costs could not be told apart. What it has applied comes back by batches, and the limits take
+A projection is run here until nothing is left, and by itself: a worker has both, and what each costs could not be
+told apart. It runs step by step, read, apply, acknowledge, so that each step can be timed; and as a worker runs it, who
+reads one batch while another is being applied. What was applied step by step comes back by batches, and the limits take
 exactly these, made ready beforehand:
 
-- MariaDB gets each batch as one INSERT into a table like `messages`, in a transaction of its own.
+- MariaDB gets each batch as one INSERT into a table like `messages`, in a transaction of its own: over one connection,
+  and over as many as a worker uses.
 - Elasticsearch gets each batch as the same bulk requests, as many at once, into an index like ours, and answers as
-  little as it can.
+  little as it can: a batch at a time, and as many batches as a worker has under way.
 
 Each function runs in the client's process. Unlike the rest of the benchmark this module knows the project's inside.
 """
@@ -14,8 +16,10 @@ Each function runs in the client's process. Unlike the rest of the benchmark thi
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, cast
 
@@ -31,11 +35,11 @@ from chat_system.stack.indices import Indices, connect
 from chat_system.stack.mysql import Address
 from chat_system.stack.search import AT_ONCE
 from chat_system.stack.search import _pieces as bulk_pieces
-from chat_system.wiring import SEARCH_BATCH, STORE_BATCH, open_house
+from chat_system.wiring import LANES, SEARCH_BATCH, STORE_BATCH, open_house
 
 BATCHES = {"store": STORE_BATCH, "search": SEARCH_BATCH}
-RAW_TABLE = "raw_messages"
-RAW_SUFFIX = "-raw"
+RAW_TABLES = ("raw_messages", "raw_messages_of_many")
+RAW_SUFFIX, RAW_SUFFIX_OF_MANY = "-raw", "-raw-of-many"
 
 Batch = tuple[Entry, ...]
 
@@ -71,9 +75,7 @@ class Projected:
 
     def sample(self) -> Sample:
         """The figures of it."""
-        whole_s = self.read_s + self.apply_s + self.acknowledge_s
         return {
-            "messages_per_s": self.messages / whole_s,
             "applied_per_s": self.messages / self.apply_s,
             "read_us": self.read_s / self.messages * 1e6,
             "apply_us": self.apply_s / self.messages * 1e6,
@@ -131,24 +133,54 @@ async def _project(work: Projecting) -> Projected:
     return Projected(messages, read_s, apply_s, acknowledge_s, cpu_s, tuple(batches))
 
 
+def run_as_worker(work: Projecting) -> Sample:
+    """Apply until nothing is left, as a worker does; seconds of this process's life, and of CPU time in it.
+
+    Raises:
+        Wrong: something was set aside, or is left.
+    """
+    return asyncio.run(_work(work))
+
+
+async def _work(work: Projecting) -> Sample:
+    async with open_house(Settings.from_environment(work.settings), working=True) as house:
+        cpu_before_s, started_at = time.process_time(), time.perf_counter()
+        await asyncio.gather(*(one.drain() for one in house.projectors if one.projection == work.projection))
+        sample = {"seconds": time.perf_counter() - started_at, "cpu_s": time.process_time() - cpu_before_s}
+        backlog = await house.journal.backlog(work.projection)
+    if backlog.entries or backlog.set_aside:
+        raise Wrong(f"a worker has left this: {backlog}")
+    return sample
+
+
 def run_raw_inserts(work: Raw) -> Sample:
-    """Insert the batches' messages; their rate."""
+    """Insert the batches' messages; their rate over one connection, and over several."""
     return asyncio.run(_insert(work))
 
 
 async def _insert(work: Raw) -> Sample:
     address = Address.of(Settings.from_environment(work.settings).mysql_url)
-    connection = await address.connect()
-    try:
-        async with connection.cursor() as cursor:
-            await cursor.execute(f"CREATE TABLE IF NOT EXISTS {RAW_TABLE} LIKE messages")
-        statements = [_insertion(connection, batch) for batch in work.batches]
-        return await _timed(work.batches, lambda: _in_turn(connection.query, statements))
-    finally:
-        await connection.ensure_closed()
+    async with contextlib.AsyncExitStack() as closing:
+        connections = []
+        for _ in range(LANES):
+            connections.append(await address.connect())
+            closing.push_async_callback(connections[-1].ensure_closed)
+        samples = []
+        for table, used in zip(RAW_TABLES, (connections[:1], connections), strict=True):
+            async with connections[0].cursor() as cursor:
+                await cursor.execute(f"CREATE TABLE IF NOT EXISTS {table} LIKE messages")
+            statements = iter([_insertion(connections[0], table, batch) for batch in work.batches])
+            # Who is ready takes the next.
+            write = functools.partial(_all, [_in_turn(connection.query, statements) for connection in used])
+            samples.append(await _timed(work.batches, write))
+    return {**samples[0], "messages_per_s": samples[1]["messages_per_s"]}
 
 
-def _insertion(connection: asyncmy.Connection, batch: Batch) -> bytes:
+async def _all(work: Iterable[Awaitable[None]]) -> None:
+    await asyncio.gather(*work)
+
+
+def _insertion(connection: asyncmy.Connection, table: str, batch: Batch) -> bytes:
     rows = ",".join(
         connection.cursor().mogrify(
             "(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
@@ -156,10 +188,10 @@ def _insertion(connection: asyncmy.Connection, batch: Batch) -> bytes:
         )
         for entry in sorted(batch, key=lambda entry: (entry.application, entry.chat, entry.message.number))
     )
-    return f"INSERT INTO {RAW_TABLE} VALUES {rows}".encode()  # noqa: S608 - every value is quoted by the driver
+    return f"INSERT INTO {table} VALUES {rows}".encode()  # noqa: S608 - every value is quoted by the driver
 
 
-async def _in_turn(send: Callable[[bytes], Awaitable[object]], statements: Sequence[bytes]) -> None:
+async def _in_turn(send: Callable[[bytes], Awaitable[object]], statements: Iterator[bytes]) -> None:
     for statement in statements:
         await send(statement)
 
@@ -194,23 +226,28 @@ async def _make_index(settings: Settings, suffix: str) -> str:
 
 async def _index(work: Raw) -> Sample:
     settings = Settings.from_environment(work.settings)
-    name = await _make_index(settings, RAW_SUFFIX)
     bodies = [[body for _, body in bulk_pieces(batch)] for batch in work.batches]
-    url = f"{settings.elasticsearch_url}/{name}/_bulk?filter_path=errors"
     async with aiohttp.ClientSession(headers={"content-type": "application/x-ndjson"}) as http:
-        free = asyncio.Semaphore(AT_ONCE)
 
-        async def send(body: bytes) -> None:
+        async def send(url: str, free: asyncio.Semaphore, body: bytes) -> None:
             async with free, http.post(url, data=body) as answer:
                 said = await answer.read()
                 if said != b'{"errors":false}':
                     raise Wrong(f"a raw bulk request was answered {answer.status} {said[:500]!r}")
 
-        async def send_batches() -> None:
-            for batch in bodies:
-                await asyncio.gather(*map(send, batch))
+        async def send_batches(url: str, batches: Iterator[Sequence[bytes]]) -> None:
+            free = asyncio.Semaphore(AT_ONCE)
+            for batch in batches:
+                await asyncio.gather(*(send(url, free, body) for body in batch))
 
-        return await _timed(work.batches, send_batches)
+        samples = []
+        for suffix, lanes in ((RAW_SUFFIX, 1), (RAW_SUFFIX_OF_MANY, LANES)):
+            name = await _make_index(settings, suffix)
+            url = f"{settings.elasticsearch_url}/{name}/_bulk?filter_path=errors"
+            batches = iter(bodies)
+            write = functools.partial(_all, [send_batches(url, batches) for _ in range(lanes)])
+            samples.append(await _timed(work.batches, write))
+    return {**samples[0], "messages_per_s": samples[1]["messages_per_s"]}
 
 
 async def _timed(batches: Sequence[Batch], write: Callable[[], Awaitable[None]]) -> Sample:

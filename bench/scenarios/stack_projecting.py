@@ -1,8 +1,8 @@
 """Stack mode: each projection alone, beside its server writing the same rows or documents made ready beforehand.
 
 Messages are posted over HTTP as in `stack-post`, so that the journal holds what real load leaves in it. Then one
-projection works until nothing is left, as a worker does it. Twice it stands beside its limit: applying alone, and
-with reading from and acknowledging to Redis, which the limit has no part of.
+projection works until nothing is left. Twice it stands beside its limit: applying alone, step by step; and as a worker
+does it, with reading from and acknowledging to Redis, which the limit has no part of.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from bench.projections import (
     ProjectionName,
     Raw,
     make_index,
+    run_as_worker,
     run_projection,
     run_raw_bulks,
     run_raw_inserts,
@@ -31,7 +32,7 @@ POSTING_TIMEOUT_S = 300.0
 WARM_UPS = {"store": 1, "search": 3}
 """Java compiles what is run often while it runs. Whoever is measured first would pay for it."""
 
-GOAL = Goal("ratio", "at_least", 0.85)
+GOAL = Goal("ratio", "at_least", 0.92)
 
 RAW: dict[str, tuple[Callable[[Raw], Sample], str]] = {
     "store": (run_raw_inserts, "raw multi-row INSERT"),
@@ -62,10 +63,25 @@ class Projection:
         self.batches = projected.batches
         return _with_cpu(projected.sample(), servers.cpu_s() - before_s, projected.messages)
 
+    def measure_worker(self, _seconds: float) -> Sample:
+        """Post, then apply what was posted as a worker does."""
+        acknowledged = self.poster.acknowledged
+        self.poster.post(POSTING_TIMEOUT_S, self.bench.sizes.projected)
+        count = self.poster.acknowledged - acknowledged
+        servers = self.bench.stack
+        servers.rest()
+        before_s = servers.cpu_s()
+        worked = self.bench.in_client(run_as_worker, Projecting(self.place.settings, self.name))
+        servers.rest()
+        self.applied += count
+        sample = {"messages_per_s": count / worked["seconds"], "own_cpu_us": worked["cpu_s"] / count * 1e6}
+        return _with_cpu(sample, servers.cpu_s() - before_s, count)
+
     def warm_up(self) -> None:
-        """Let both write for a while."""
+        """Let all write for a while."""
         for _ in range(WARM_UPS[self.name]):
             self.measure(0.0)
+            self.measure_worker(0.0)
             self.measure_raw(0.0)
 
     def measure_raw(self, _seconds: float) -> Sample:
@@ -74,7 +90,8 @@ class Projection:
         before_s = servers.cpu_s()
         sample = self.bench.in_client(RAW[self.name][0], Raw(self.place.settings, self.batches))
         servers.rest()
-        return _with_cpu(sample, servers.cpu_s() - before_s, sum(map(len, self.batches)))
+        # All of it is written twice.
+        return _with_cpu(sample, servers.cpu_s() - before_s, 2 * sum(map(len, self.batches)))
 
     def check(self) -> None:
         """Check that what was posted was applied, all of it and once.
@@ -112,12 +129,15 @@ def set_up(name: ProjectionName, bench: Workbench, stack: ExitStack) -> Stage:
     return Stage(
         contestants=[
             Contestant("ours", projection.measure, warm_up=False),
+            Contestant("worker", projection.measure_worker, warm_up=False),
             Contestant("raw", projection.measure_raw, warm_up=False),
         ],
         rows=[
             Row(f"{label}, applying", "ours", "applied_per_s", "msg/s", "raw", limit, goal=GOAL),
-            Row(f"{label}, with reading and acknowledging", "ours", "messages_per_s", "msg/s", "raw", limit),
-            Row(f"{label}, CPU of all processes", "ours", "cpu_us", "µs", "raw", limit),
+            Row(
+                f"{label}, reading and acknowledging, too", "worker", "messages_per_s", "msg/s", "raw", limit, goal=GOAL
+            ),
+            Row(f"{label}, CPU of all processes", "worker", "cpu_us", "µs", "raw", limit),
         ],
         check=check,
     )

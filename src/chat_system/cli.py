@@ -60,7 +60,7 @@ cli = typer.Typer(
 @cli.callback(
     invoke_without_command=True,
     epilog="Settings are environment variables: `chat-system settings` lists them.\n\n"
-    "Start with `chat-system serve` and open http://127.0.0.1:8080/swagger/index.html",
+    "Start with `chat-system serve` and open http://127.0.0.1:8080",
 )
 def start(
     context: typer.Context,
@@ -173,16 +173,23 @@ def recount() -> None:
     tell("All counts are right now." if mended else "All counts were right.")
 
 
-@cli.command(epilog="**Examples**\n\nchat-system journal\n\nchat-system journal --retry search")
+@cli.command(
+    epilog="**Examples**\n\nchat-system journal\n\nchat-system journal --retry search\n\n"
+    "chat-system journal --discard 3/1-4711/2"
+)
 def journal(
     retry: Annotated[
         str | None, typer.Option(metavar="PROJECTION", help="Try again what `store` or `search` has set aside.")
+    ] = None,
+    discard: Annotated[
+        str | None, typer.Option(metavar="POSITION", help="Forget what was set aside there. Stack mode only.")
     ] = None,
 ) -> None:
     """Show how far the projections are behind, and what they have set aside.
 
     A fact that can't be applied does not hold up the others: after a few attempts it is set aside with its
-    error. Mend the cause, then let it be tried again.
+    error. Mend the cause, then let it be tried again. What can never be applied may be discarded, once readers see
+    it no more: delete the message through the API first.
     """
     from chat_system.wiring import open_house
 
@@ -192,6 +199,8 @@ def journal(
     async def look() -> tuple[list[tuple[str, ...]], Sequence[SetAside]]:
         # What is tried again is written: embedded mode needs the file for itself then.
         async with open_house(settings, shared=retry is None or settings.mode == "stack") as house:
+            if discard is not None:
+                await _discard(house, discard)
             if retry is not None:
                 count = await house.journal.retry(cast(Any, retry))
                 say(f"{count:,} facts go back to the projection.")
@@ -209,6 +218,16 @@ def journal(
             ("projection", "position", "about", "error"),
             [(aside.projection, aside.position, aside.about, aside.error) for aside in asides],
         )
+
+
+async def _discard(house: House, position: str) -> None:
+    if house.discard is None:
+        raise ConfigurationError("`--discard` is for CHAT_MODE=stack: in embedded mode nothing is in the way.")
+    discarded = await house.discard(position)
+    if not discarded:
+        raise NotFound(f"Nothing was set aside at {position}.")
+    for aside in discarded:
+        say(f"Discarded for {aside.projection}: {aside.about} ({aside.error}).")
 
 
 @cli.command(epilog="**Examples**\n\nchat-system reindex\n\nchat-system reindex --shards 6")

@@ -91,7 +91,7 @@ class Chat(Struct):
     updated_at: Time
 
 
-class Message(Struct):
+class Message(Struct, gc=False):
     """A message in its latest state. Deleted, it is a tombstone: number and sender stay, body and metadata go."""
 
     number: Number
@@ -244,7 +244,7 @@ class DeleteMessage(Struct, frozen=True):
 Change = OpenChat | ChangeChat | PostMessages | EditMessage | DeleteMessage
 
 
-class Once(Struct, frozen=True):
+class Once(Struct, frozen=True, gc=False):
     """An idempotency key, within an application: `key` names the request, `fingerprint` its payload.
 
     `kept_s` is how long a repeat must be recognised; None is for ever.
@@ -264,7 +264,7 @@ class Once(Struct, frozen=True):
         )
 
 
-class Receipt(Struct, frozen=True):
+class Receipt(Struct, frozen=True, gc=False):
     """What a journal allotted: the first number and revision, how many, and when (milliseconds)."""
 
     number: int
@@ -275,9 +275,10 @@ class Receipt(Struct, frozen=True):
 
 
 # The facts that a journal hands to its projections: the state that a change left behind. Times in milliseconds.
+# gc=False: none can be part of a cycle, and a projection holds thousands that the collector need not look at.
 
 
-class MessageChanged(Struct, frozen=True):
+class MessageChanged(Struct, frozen=True, gc=False):
     """A message in the state that its latest change left it in. `updated_at` is None until an edit or a deletion."""
 
     number: int
@@ -304,7 +305,7 @@ class MessageChanged(Struct, frozen=True):
         )
 
 
-class ChatChanged(Struct, frozen=True):
+class ChatChanged(Struct, frozen=True, gc=False):
     """A chat's own fields. `version` counts its changes, from 1: the highest is the latest."""
 
     version: int
@@ -314,14 +315,14 @@ class ChatChanged(Struct, frozen=True):
     updated_at: int
 
 
-class ChatCounted(Struct, frozen=True):
+class ChatCounted(Struct, frozen=True, gc=False):
     """How many messages, tombstones apart, a chat had when it reached a revision."""
 
     revision: int
     messages_count: int
 
 
-class KeyUsed(Struct, frozen=True):
+class KeyUsed(Struct, frozen=True, gc=False):
     """What the first request with an idempotency key was allotted; `expires_at` None is never."""
 
     once: Once
@@ -377,18 +378,25 @@ def fold(text: str) -> str:
     return text.casefold()
 
 
-# What is posted in one transaction shares its moment, and so do the answers.
-@lru_cache(maxsize=4096)
+_MINUTE_MS = 60_000
+_DAY_MS = 24 * 60 * _MINUTE_MS
+# A page of messages has as many times, and formatting numbers would be half of its cost: these are looked up.
+_MINUTES = [f"T{hour:02d}:{minute:02d}:" for hour in range(24) for minute in range(60)]
+_SECONDS = [f"{second:02d}." for second in range(60)]
+_MILLISECONDS = [f"{millisecond:03d}Z" for millisecond in range(1000)]
+
+
 def rfc3339(milliseconds: int) -> str:
     """The time as clients see it. Accepts the years 1 to 9999."""
-    seconds, rest = divmod(milliseconds, 1000)
-    return f"{_rfc3339_seconds(seconds)}.{rest:03d}Z"
+    day, rest = divmod(milliseconds, _DAY_MS)
+    minute, rest = divmod(rest, _MINUTE_MS)
+    second, rest = divmod(rest, 1000)
+    return _day(day) + _MINUTES[minute] + _SECONDS[second] + _MILLISECONDS[rest]
 
 
-# Messages of a page lie close in time: most of them share their second with a neighbour.
 @lru_cache(maxsize=4096)
-def _rfc3339_seconds(seconds: int) -> str:
-    return (EPOCH + timedelta(seconds=seconds)).isoformat()[: len("0001-01-01T00:00:00")]
+def _day(day: int) -> str:
+    return (EPOCH + timedelta(days=day)).date().isoformat()
 
 
 def milliseconds(text: str) -> int:

@@ -33,7 +33,7 @@ Projection = Literal["store", "search"]
 """A reader of the journal: what it applies the facts to."""
 
 
-class Entry(Struct, frozen=True):
+class Entry(Struct, frozen=True, gc=False):
     """One recorded fact on its way to a projection, and where in the journal it stands."""
 
     position: str
@@ -80,7 +80,34 @@ class Discrepancy(Struct, frozen=True):
     what: str
 
 
-class Journal(Protocol):
+class Source(Protocol):
+    """Where a projector gets what it applies: a journal, or a part of one."""
+
+    async def read(self, projection: Projection, limit: int) -> Sequence[Entry]:
+        """Up to `limit` entries that the projection has not acknowledged; waits for nothing.
+
+        Those of a chat come by number, and chats in an order in which none starves. The search projection reads
+        messages only. Of a message that changed
+        several times, one entry with its latest state is enough. Entries that were set aside are left out.
+        """
+
+    async def acknowledge(self, projection: Projection, entries: Sequence[Entry]) -> None:
+        """The projection has applied these durably: forget them, unless they changed since they were read."""
+
+    async def set_aside(self, projection: Projection, entry: Entry, error: str) -> None:
+        """Keep an entry that can't be applied out of the way, with its error, until an operator retries it."""
+
+    async def backlog(self, projection: Projection) -> Backlog:
+        """How far the projection is behind."""
+
+    async def wait(self, projection: Projection) -> None:
+        """Return when there is something that is worth reading now. A hint: it may return for nothing.
+
+        A house may hold back what no reader would notice, for a bounded time and a bounded number of entries.
+        """
+
+
+class Journal(Source, Protocol):
     """Accepts facts: allots numbers and revisions, and records, in one atomic and durable step."""
 
     async def append(self, application: ApplicationId, change: Change, *, once: Once | None = None) -> Receipt:
@@ -102,34 +129,11 @@ class Journal(Protocol):
     async def receipt(self, application: ApplicationId, once: Once) -> Receipt | None:
         """What the first call with the key of `once` was allotted, whatever its payload; None if there was none."""
 
-    async def read(self, projection: Projection, limit: int) -> Sequence[Entry]:
-        """Up to `limit` entries that the projection has not acknowledged; waits for nothing.
-
-        Those of a chat come by number, and chats in an order in which none starves. The search projection reads
-        messages only. Of a message that changed
-        several times, one entry with its latest state is enough. Entries that were set aside are left out.
-        """
-
-    async def acknowledge(self, projection: Projection, entries: Sequence[Entry]) -> None:
-        """The projection has applied these durably: forget them, unless they changed since they were read."""
-
-    async def set_aside(self, projection: Projection, entry: Entry, error: str) -> None:
-        """Keep an entry that can't be applied out of the way, with its error, until an operator retries it."""
-
     async def asides(self) -> Sequence[SetAside]:
         """What was set aside."""
 
     async def retry(self, projection: Projection) -> int:
         """Give what was set aside to the projection again; how many entries that were."""
-
-    async def backlog(self, projection: Projection) -> Backlog:
-        """How far the projection is behind."""
-
-    async def wait(self, projection: Projection) -> None:
-        """Return when there is something that is worth reading now. A hint: it may return for nothing.
-
-        A house may hold back what no reader would notice, for a bounded time and a bounded number of entries.
-        """
 
     async def ping(self) -> None:
         """Raises Unavailable, naming what is away that changes need."""

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from chat_system.errors import Unavailable
-from chat_system.ports import Backlog, Entry, Journal, Projection
+from chat_system.ports import Backlog, Entry, Projection, Source
 from chat_system.telemetry import SET_ASIDE_TOTAL, log
 
 ATTEMPTS = 3
@@ -27,13 +27,13 @@ class Projector:
     def __init__(
         self,
         projection: Projection,
-        journal: Journal,
+        source: Source,
         apply: Callable[[Sequence[Entry]], Awaitable[None]],
         *,
         batch: int,
     ) -> None:
         self.projection = projection
-        self._journal = journal
+        self._source = source
         self._apply = apply
         self._batch = batch
         self._stepping = asyncio.Lock()
@@ -43,7 +43,7 @@ class Projector:
         delay_s = RETRY_FIRST_S
         while True:
             try:
-                await self._journal.wait(self.projection)
+                await self._source.wait(self.projection)
                 await self.step()
                 delay_s = RETRY_FIRST_S
             except Unavailable as error:
@@ -59,7 +59,7 @@ class Projector:
     async def step(self, batch: int | None = None) -> int:
         """Apply one batch; return how many entries were read. Raises Unavailable, having lost nothing."""
         async with self._stepping:
-            entries = await self._journal.read(self.projection, batch or self._batch)
+            entries = await self._source.read(self.projection, batch or self._batch)
             if entries:
                 await self._take(entries)
         return len(entries)
@@ -70,7 +70,7 @@ class Projector:
 
     async def backlog(self) -> Backlog:
         """How far this projection is behind."""
-        return await self._journal.backlog(self.projection)
+        return await self._source.backlog(self.projection)
 
     async def _take(self, entries: Sequence[Entry]) -> None:
         try:
@@ -86,7 +86,7 @@ class Projector:
             await self._take(entries[:middle])
             await self._take(entries[middle:])
         else:
-            await self._journal.acknowledge(self.projection, entries)
+            await self._source.acknowledge(self.projection, entries)
 
     async def _insist(self, entry: Entry, error: Exception) -> None:
         for _ in range(ATTEMPTS - 1):
@@ -97,8 +97,8 @@ class Projector:
             except Exception as another:  # noqa: BLE001 - as above
                 error = another
             else:
-                await self._journal.acknowledge(self.projection, [entry])
+                await self._source.acknowledge(self.projection, [entry])
                 return
         log.error("entry set aside", projection=self.projection, position=entry.position, error=repr(error))
-        await self._journal.set_aside(self.projection, entry, repr(error))
+        await self._source.set_aside(self.projection, entry, repr(error))
         SET_ASIDE_TOTAL.labels(self.projection).inc()

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from chat_system.errors import ConfigurationError, Unavailable
 from chat_system.model import ApplicationId
-from chat_system.ports import Discrepancy, Feed, Journal, Projection, Rates, SearchIndex, Store
+from chat_system.ports import Discrepancy, Feed, Journal, Projection, Rates, SearchIndex, SetAside, Store
 from chat_system.projector import Projector
 from chat_system.settings import Settings
 from chat_system.system import ChatSystem
@@ -20,6 +20,9 @@ from chat_system.telemetry import BACKLOG, LAG, SET_ASIDE, log
 STORE_BATCH = 5_000
 SEARCH_BATCH = 5_000
 """Facts that a worker applies at once: large batches cost each message least."""
+
+LANES = 2
+"""Batches of a projection that a worker has under way: while a server takes one, the next is read and prepared."""
 
 MIGRATION_WAIT_S = 60.0
 """How long a process that starts waits for MySQL, which may be starting, too."""
@@ -63,6 +66,8 @@ class House:
     """Counts requests over all processes; None where there is only one."""
     comparisons: Sequence[Callable[[], Awaitable[Sequence[Discrepancy]]]] = ()
     """What is worth comparing beyond the store itself."""
+    discard: Callable[[str], Awaitable[Sequence[SetAside]]] | None = None
+    """Forgets what was set aside at a position; None where nothing is ever in the way."""
     reindex: Reindexing | None = None
     """Fills a new search index and swaps it in; None where the index is part of the store."""
     sweep_now: asyncio.Event = field(default_factory=asyncio.Event)
@@ -169,18 +174,23 @@ async def _stack(settings: Settings, *, shared: bool, working: bool) -> AsyncIte
     if not shared:
         await _migrate_stack(settings)
     async with open_rooms(settings, working=working) as rooms:
+        lanes = LANES if working else 0
         projectors = (
-            Projector("store", rooms.journal, rooms.store.apply, batch=STORE_BATCH),
-            Projector("search", rooms.journal, rooms.search.apply, batch=SEARCH_BATCH),
+            *(Projector("store", lane, rooms.store.apply, batch=STORE_BATCH) for lane in rooms.lanes("store", lanes)),
+            *(
+                Projector("search", lane, rooms.search.apply, batch=SEARCH_BATCH)
+                for lane in rooms.lanes("search", lanes)
+            ),
         )
         yield House(
             ChatSystem(rooms.journal, rooms.store, rooms.search),
             *(rooms.journal, rooms.store, rooms.search, rooms.feed),
             where=rooms.where,
             projections=("store", "search"),
-            projectors=projectors if working else (),
+            projectors=projectors,
             sweeps=working,
             rates=rooms.rates,
+            discard=rooms.discard,
             reindex=rooms.reindex,
             comparisons=(rooms.compare_counters, rooms.compare_index),
         )

@@ -15,7 +15,10 @@ from tests.faults.unavailable import assert_unavailable, failures
 from tests.servers.mariadb import MariaDBServer
 
 AWAY_S = 4.0
-"""Stands for the minute of an operator: longer than every time-out and pause on the way."""
+"""Longer than a time-out or a pause on the way."""
+
+MINUTE_S = 60.0
+LOOK_EVERY_S = 2.0
 
 READS = ("", "/messages", "/messages/1", "/messages?changed_after=0", "/messages/search?q=before")
 
@@ -61,11 +64,23 @@ async def assert_caught_up(exposed: Exposed, chat: ChatAt, load: Load) -> None:
     assert bodies == ["before", "without MySQL 2", "without MySQL 3", "edited without MySQL"]
 
 
-@pytest.mark.parametrize("way", ["refusing", "silent"])
+async def assert_stays_so(chat: ChatAt, for_s: float) -> None:
+    """Over and over: what was written is read from the tail, and readiness says what is missing."""
+    clock = asyncio.get_running_loop().time
+    until = clock() + for_s
+    while clock() < until:
+        [newest] = await chat.messages(order="desc", limit=1)
+        assert newest["body"] == "edited without MySQL"
+        assert_unavailable(await chat.client.get("/health/ready"))
+        await asyncio.sleep(LOOK_EVERY_S)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("way", "away_s"), [("refusing", MINUTE_S), ("silent", AWAY_S)])
 async def test_without_mysql_warm_chats_are_written_and_all_is_applied_afterwards(
-    expose: Expose, connect: Connect, under_load: UnderLoad, way: str
+    expose: Expose, connect: Connect, under_load: UnderLoad, way: str, away_s: float
 ) -> None:
-    """Its address refuses connections, or takes them and answers nothing; then it is there again."""
+    """Its address refuses connections for a minute, or takes them and answers nothing; then it is there again."""
     exposed = expose()
     await exposed.start()
     chat = await a_warm_chat(exposed, connect)
@@ -78,7 +93,7 @@ async def test_without_mysql_warm_chats_are_written_and_all_is_applied_afterward
         else:
             exposed.to_mysql.hold()
         await assert_goes_on_without_mysql(chat)
-        await asyncio.sleep(AWAY_S)
+        await assert_stays_so(chat, away_s)
         assert exposed.behind(STORE) > 0
         exposed.to_mysql.mend()
     await assert_caught_up(exposed, chat, load)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import httpx
@@ -111,6 +112,32 @@ async def test_what_elasticsearch_rejects_is_set_aside_and_found_when_it_is_retr
     await exposed.whole()
     assert set_aside(exposed, "search") == 0
     assert [message["number"] for message in await chat.search(POISON)] == [3]
+
+
+async def test_what_can_never_be_stored_is_discarded_when_its_message_was_deleted(
+    expose: Expose, connect: Connect
+) -> None:
+    """As long as readers see it nothing of it is discarded; then the tombstone is what is stored, without a gap."""
+    exposed = expose()
+    chat = await a_chat(exposed, connect)
+    await exposed.sql(REFUSE)
+    await chat.post_batch("second", POISON, "fourth")
+    await until_set_aside(exposed, "store")
+    position = next(re.finditer(r"\d+/\d+-\d+/\d+", await journal(exposed))).group()
+    refused = await exposed.command("journal", "--discard", position)
+    assert (refused.returncode, set_aside(exposed, "store")) == (1, 1)
+    assert "readers still see it" in refused.stderr
+    assert [message["body"] for message in await chat.messages()] == ["before", "second", POISON, "fourth"]
+    await chat.delete(3)
+    await exposed.until_applied()
+    told = await journal(exposed, "--discard", position)
+    assert "Discarded for store: application 1, chat 1, message 3" in told
+    assert "this body is not to be had" in told
+    assert set_aside(exposed, "store") == 0
+    await exposed.whole()
+    assert [message["body"] for message in await chat.messages()] == ["before", "second", None, "fourth"]
+    again = await exposed.command("journal", "--discard", position)
+    assert (again.returncode, "Nothing was set aside" in again.stderr) == (1, True)
 
 
 async def test_an_entry_that_nobody_can_read_is_set_aside_and_the_others_pass(expose: Expose, connect: Connect) -> None:

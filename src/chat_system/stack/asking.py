@@ -13,11 +13,17 @@ from chat_system.stack import facts
 RECORDED, COLD, ERASED, MISMATCH, STALE, ASK = range(6)
 """What append.lua answers to a change."""
 
+FACT_BYTES = 256
+"""What a fact costs beside its content."""
+
 _decode = msgspec.msgpack.Decoder(list[list[Any]]).decode
 
 
 class Asked:
-    """A change on its way to append.lua."""
+    """A change on its way to append.lua.
+
+    `rest` is what its kind needs to be decided: of a post, how many messages; see append.lua for the others.
+    """
 
     __slots__ = ("application", "chat", "checked", "contents", "kind", "once", "rest", "seed")
 
@@ -27,7 +33,7 @@ class Asked:
         application: ApplicationId,
         chat: int,
         once: Once | None,
-        rest: list[int],
+        rest: int | list[int],
         contents: list[bytes],
     ) -> None:
         self.kind = kind
@@ -47,19 +53,20 @@ def pack(changes: Sequence[Asked]) -> list[bytes]:
     for asked in changes:
         once = asked.once
         contents += asked.contents
-        if once is None:
-            key, fingerprint, kept_s = "", "", 0
-        else:
-            key, fingerprint, kept_s = once.key.hex(), once.fingerprint.hex(), (once.kept_s or 0) * 1000
-            count = asked.rest[0] if asked.kind == facts.POST else 1
+        head: list[Any] = [asked.kind, asked.application, asked.chat, asked.rest]
+        heads.append(head)
+        if once is not None or asked.seed is not None:
+            head.append(asked.seed or False)
+        if once is not None:
+            head += once.key.hex(), once.fingerprint.hex(), (once.kept_s or 0) * 1000, asked.checked
+            count = asked.rest if isinstance(asked.rest, int) else 1
             contents.append(facts.encode(facts.KeyContent(once.key, once.fingerprint, count, once.kept_s)))
-        heads.append(
-            [
-                *(asked.kind, asked.application, asked.chat, key, fingerprint, kept_s),
-                *(asked.checked, asked.seed or False, *asked.rest),
-            ]
-        )
     return [facts.encode(heads), *contents]
+
+
+def weigh(asked: Asked) -> int:
+    """About how many bytes recording it takes in Redis, and so how long."""
+    return sum(map(len, asked.contents)) + FACT_BYTES * len(asked.contents)
 
 
 def unpack(packed: bytes, count: int) -> Sequence[Any]:

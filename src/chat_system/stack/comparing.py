@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 from chat_system.model import ApplicationId
 from chat_system.ports import Discrepancy
+from chat_system.stack.documents import LOOKS, PAUSE_S, compare_documents
+from chat_system.stack.facts import COUNTERS
 from chat_system.stack.journal import StackJournal
 from chat_system.stack.redis import Redis
 from chat_system.stack.search import StackSearch
 from chat_system.stack.store import StackStore
-
-LOOKS = 5
-PAUSE_S = 0.4
-"""Between two looks at what differs. Elasticsearch shows what it was given within a second."""
 
 KEYS_PER_SCAN = 1000
 
@@ -39,7 +38,7 @@ async def compare_counters(redis: Redis, store: StackStore) -> Sequence[Discrepa
 
 
 async def compare_index(journal: StackJournal, store: StackStore, search: StackSearch) -> Sequence[Discrepancy]:
-    """Applications of which Elasticsearch does not hold as many messages as MySQL."""
+    """Applications of which Elasticsearch does not hold as many messages as MySQL, or other states of them."""
     await search.refresh()
     wrong = []
     async for application in store.application_ids():
@@ -52,6 +51,8 @@ async def compare_index(journal: StackJournal, store: StackStore, search: StackS
             found = await _differing_count(journal, store, search, application)
         if found is not None:
             wrong.append(Discrepancy(f"application {application}", found))
+        else:
+            wrong += await compare_documents(store, search, application, partial(_backlog, journal))
     return wrong
 
 
@@ -75,13 +76,13 @@ async def _differing_counters(redis: Redis, store: StackStore, application: Appl
     seed = await store.chat_seed(application, chat)
     counters, waiting = await redis.commands(
         [
-            ("HMGET", redis.key(partition, f"c:{name}"), "last", "revision", "count"),
+            ("GET", redis.key(partition, f"c:{name}")),
             ("EXISTS", redis.key(partition, f"z:{name}")),
         ]
     )
-    if waiting or counters[0] is None:
+    if waiting or counters is None:
         return None
-    counted = tuple(map(int, counters))
+    counted = COUNTERS.unpack(counters)[:3]
     if seed is None:
         # Not applied yet, or erased a moment ago.
         unapplied = await redis.command("HEXISTS", redis.key(partition, f"ct:{application}"), chat)

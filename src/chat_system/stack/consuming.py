@@ -7,16 +7,16 @@ in Redis when the last of them was.
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby, islice
+from operator import attrgetter
 from typing import Any
 
-import msgspec
-
 from chat_system.errors import Unavailable
-from chat_system.model import ApplicationId, ChatChanged, MessageChanged
+from chat_system.model import ChatChanged, MessageChanged
 from chat_system.ports import Entry
 from chat_system.stack import facts
 from chat_system.stack.redis import Redis, Script
@@ -24,15 +24,23 @@ from chat_system.telemetry import SET_ASIDE_TOTAL, log
 
 STORE, SEARCH = "store", "search"
 
+MESSAGES = b"m"
+"""The kind of facts that all groups take."""
+
+NOTHING = facts.encode([])
+
 ALIVE_S = 5.0
 """How long a consumer counts as alive after it has shown itself."""
+
+SHOW_EVERY_S = 1.0
+"""How often it shows itself while it reads."""
 
 FOLLOWER_S = 300
 """How long a group that is neither projection's is kept when nobody reads."""
 
 LOOK_FOR_DEAD_S = 1.0
 ENTRIES_PER_READ = 64
-"""Stream entries asked of a partition at once: of at most 256 KiB each, and mostly a few facts."""
+"""Stream entries asked of a partition at once: of about 64 KiB each at most, and mostly a few facts."""
 
 HELD_MAX_BYTES = 32 * 1024 * 1024
 """When this much is held, nothing further is read."""
@@ -40,14 +48,15 @@ HELD_MAX_BYTES = 32 * 1024 * 1024
 SETTLE_CHUNK = 1000
 """Messages of one chat that one call settles."""
 
-_Done = dict[int, list[tuple[str, int, list[int]]]]
+_Left = tuple[str, int, list[int]]
+_Done = dict[int, list[_Left]]
 """By partition: stream entries, how many of their facts count (or IN_PART), and which were let go."""
 
 IN_PART = -1
 """Instead of a count: others of the entry's facts are still held."""
 
-_Settled = tuple[int, int, list[tuple[int, int]], int]
-"""What the store has applied of a chat: application, chat, numbers and revisions, version (0: none)."""
+_Settled = tuple[int, int, list[int], int]
+"""What the store has applied of a chat: application, chat, numbers each with its revision, version (0: none)."""
 
 _READ = Script("read")
 _ACKNOWLEDGE = Script("acknowledge")
@@ -64,48 +73,52 @@ class Consumer:
         self.group = group
         self._redis = redis
         self._name = secrets.token_hex(8)
-        self._held: dict[str, Entry] = {}
+        self._held: dict[str, tuple[Entry, _Open]] = {}
         self._held_bytes = 0
-        self._open: dict[tuple[int, str], _Open] = {}
+        self._open: set[tuple[int, str]] = set()
         self._first_partition = 0
-        self._looked_at = 0.0
+        self._shown_at = self._looked_at = -math.inf
+
+    @property
+    def holds_any(self) -> bool:
+        """Whether anything was read that was not acknowledged yet."""
+        return bool(self._held)
 
     async def read(self, limit: int) -> list[Entry]:
         """See `ports.Journal.read`."""
         while len(self._held) < limit and self._held_bytes < self.held_max_bytes and await self._fetch():
             pass
-        taken = list(islice(self._held, limit))
-        entries = []
-        for position in taken:
+        entries = [entry for entry, _ in islice(self._held.values(), limit)]
+        if len(entries) < len(self._held):
             # To the end of the line: what can't be applied now must not hide what comes after it.
-            entry = self._held[position] = self._held.pop(position)
-            entries.append(entry)
+            for entry in entries:
+                self._held[entry.position] = self._held.pop(entry.position)
         entries.sort(key=_order)
         return entries
 
     async def acknowledge(self, entries: Sequence[Entry]) -> None:
         """See `ports.Journal.acknowledge`."""
-        done = self._leave([entry.position for entry in entries])
+        done = self._leave(entries)
         settled = _settled(self._redis, entries) if self.group == STORE else {}
-        calls = [
-            (partition, (self.group, facts.encode([]), chats))
-            for partition, pieces in settled.items()
-            for chats in pieces
-        ]
         # Tails first, the pending list last: a crash in between applies again, and settles again.
+        calls = [
+            (partition, (self.group, NOTHING, chats)) for partition, pieces in settled.items() for chats in pieces[:-1]
+        ]
         if calls:
             await self._call(_ACKNOWLEDGE, calls)
-        await self._finish(done)
+        await self._finish(done, {partition: pieces[-1] for partition, pieces in settled.items()})
 
     async def set_aside(self, entry: Entry, error: str) -> None:
         """See `ports.Journal.set_aside`. On the tail of its chat the fact stays, so reads still find it."""
         partition = self._redis.partition(entry.application)
         kind, state = facts.write(entry.application, entry.chat, entry.fact)
         await self._put_aside(partition, entry.position, error, kind, state)
-        await self._finish(self._leave([entry.position]))
+        await self._finish(self._leave([entry]))
 
     async def show_alive(self) -> None:
         """Keep what is held from being taken over, while it is being applied."""
+        if not self._held:
+            return
         await self._redis.commands(
             [
                 ("SET", self._redis.key(partition, f"alive:{self._name}"), 1, "PX", int(ALIVE_S * 1000))
@@ -122,10 +135,12 @@ class Consumer:
     async def _fetch(self) -> bool:
         """Ask every partition once; whether there may be more."""
         now = time.monotonic()
-        look = now - self._looked_at >= LOOK_FOR_DEAD_S
+        look, show = now - self._looked_at >= LOOK_FOR_DEAD_S, now - self._shown_at >= SHOW_EVERY_S
         if look:
             self._looked_at = now
-        arguments = (self.group, self._name, int(ALIVE_S * 1000), ENTRIES_PER_READ, int(look))
+        if show:
+            self._shown_at = now
+        arguments = (self.group, self._name, int(ALIVE_S * 1000) if show else 0, ENTRIES_PER_READ, int(look))
         count = self._redis.partitions
         order = [(self._first_partition + index) % count for index in range(count)]
         self._first_partition = (self._first_partition + 1) % count
@@ -144,35 +159,49 @@ class Consumer:
     async def _hold(self, partition: int, identifier: str, fields: list[bytes], applied: set[int], done: _Done) -> None:
         if (partition, identifier) in self._open:
             return
-        opened = _Open()
-        for index, kind, state in _facts_of(fields):
-            position = f"{partition}/{identifier}/{index}"
-            opened.facts += self._counts(kind)
-            if index in applied:
+        opened = _Open(partition, identifier)
+        entries: list[Entry] = []
+        first = 1
+        for kind, packed in zip(fields[2::2], fields[3::2], strict=True):
+            if self.group != STORE and kind != MESSAGES:
+                first += facts.size(packed)
                 continue
-            try:
-                application, chat, fact = facts.read(kind, state)
-            except (ValueError, msgspec.ValidationError, msgspec.DecodeError) as error:
-                log.error("entry set aside", projection=self.group, position=position, error=repr(error))
-                await self._put_aside(partition, position, repr(error), kind, state)
-                SET_ASIDE_TOTAL.labels(self.group).inc()
-                continue
-            if self.group == STORE or isinstance(fact, MessageChanged):
-                opened.left += 1
-                opened.size += len(state)
-                self._held[position] = Entry(position, application, chat, fact)
-        if opened.left:
-            self._open[partition, identifier] = opened
+            places = facts.read(kind, packed)
+            for index, place in enumerate(places, first):
+                if index in applied:
+                    continue
+                position = f"{opened.prefix}{index}"
+                if isinstance(place, facts.Unreadable):
+                    await self._refuse(partition, position, kind, place)
+                    continue
+                entries.append(Entry(position, *place))
+            first += len(places)
+            opened.facts += len(places)
+            opened.size += len(packed)
+        # All at once: if Redis goes away before, nothing of it is held, and another name inherits it whole.
+        if entries:
+            opened.left = len(entries)
+            self._open.add((partition, identifier))
             self._held_bytes += opened.size
+            self._held.update((entry.position, (entry, opened)) for entry in entries)
         else:
             done.setdefault(partition, []).append((identifier, opened.facts, []))
 
-    async def _finish(self, done: _Done) -> None:
-        """Take whole stream entries off the pending list."""
-        if done:
-            await self._call(
-                _ACKNOWLEDGE, [(partition, (self.group, facts.encode(ids), b"")) for partition, ids in done.items()]
-            )
+    async def _refuse(self, partition: int, position: str, kind: bytes, found: facts.Unreadable) -> None:
+        error = repr(found.error)
+        log.error("entry set aside", projection=self.group, position=position, error=error)
+        await self._put_aside(partition, position, error, kind, found.state)
+        SET_ASIDE_TOTAL.labels(self.group).inc()
+
+    async def _finish(self, done: _Done, settled: Mapping[int, bytes] | None = None) -> None:
+        """Take whole stream entries off the pending list, and what is settled off the tails."""
+        settled = settled or {}
+        calls = [
+            (partition, (self.group, facts.encode(done.get(partition, ())), settled.get(partition, b"")))
+            for partition in dict.fromkeys((*done, *settled))
+        ]
+        if calls:
+            await self._call(_ACKNOWLEDGE, calls)
 
     async def _call(self, script: Script, calls: Sequence[tuple[int, Sequence[Any]]]) -> list[Any]:
         """Run a script for this consumer.
@@ -184,28 +213,26 @@ class Consumer:
             return await self._redis.call(script, calls)
         except Unavailable:
             self._name = secrets.token_hex(8)
+            self._shown_at = -math.inf
             raise
 
-    def _counts(self, kind: bytes) -> int:
-        return int(self.group == STORE or kind == b"m")
-
-    def _leave(self, positions: Sequence[str]) -> _Done:
+    def _leave(self, entries: Sequence[Entry]) -> _Done:
         """Let go of facts; what to tell Redis of their stream entries."""
-        applied: dict[tuple[int, str], list[int]] = {}
-        for position in positions:
-            if self._held.pop(position, None) is not None:
-                place, identifier, index = position.split("/")
-                applied.setdefault((int(place), identifier), []).append(int(index))
+        left: dict[_Open, list[str]] = {}
+        for entry in entries:
+            held = self._held.pop(entry.position, None)
+            if held is not None:
+                held[1].left -= 1
+                left.setdefault(held[1], []).append(entry.position)
         done: _Done = {}
-        for (partition, identifier), indices in applied.items():
-            opened = self._open[partition, identifier]
-            opened.left -= len(indices)
+        for opened, positions in left.items():
             if opened.left == 0:
-                del self._open[partition, identifier]
+                self._open.discard((opened.partition, opened.identifier))
                 self._held_bytes -= opened.size
-                done.setdefault(partition, []).append((identifier, opened.facts, []))
+                told: _Left = opened.identifier, opened.facts, []
             else:
-                done.setdefault(partition, []).append((identifier, IN_PART, indices))
+                told = opened.identifier, IN_PART, [int(position.rpartition("/")[2]) for position in positions]
+            done.setdefault(opened.partition, []).append(told)
         return done
 
     async def _put_aside(self, partition: int, position: str, error: str, kind: bytes, state: bytes) -> None:
@@ -237,23 +264,20 @@ class Following(Consumer):
 class _Open:
     """A stream entry of which facts are held: how many are left, how many count, and about what they weigh."""
 
-    __slots__ = ("facts", "left", "size")
+    __slots__ = ("facts", "identifier", "left", "partition", "prefix", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, partition: int, identifier: str) -> None:
+        self.partition = partition
+        self.identifier = identifier
+        self.prefix = f"{partition}/{identifier}/"
         self.facts = 0
         self.left = 0
         self.size = 0
 
 
-def _facts_of(fields: list[bytes]) -> Iterator[tuple[int, bytes, bytes]]:
-    """The facts of a stream entry, numbered. The first field is the time."""
-    for index in range(2, len(fields) - 1, 2):
-        yield index // 2, fields[index], fields[index + 1]
-
-
 def _order(entry: Entry) -> tuple[int, int, int, int]:
     fact = entry.fact
-    if isinstance(fact, MessageChanged):
+    if type(fact) is MessageChanged:
         return entry.application, entry.chat, fact.number, fact.revision
     return entry.application, entry.chat, 0, 0
 
@@ -262,17 +286,17 @@ def _settled(redis: Redis, entries: Sequence[Entry]) -> dict[int, list[bytes]]:
     """What the store has applied, by partition, in calls of bounded size, as acknowledge.lua takes it."""
     calls: dict[int, list[_Settled]] = {}
     for (application, chat), of_chat in groupby(sorted(entries, key=_chat_of), key=_chat_of):
-        messages: list[tuple[int, int]] = []
+        messages: list[int] = []
         version = 0
         for entry in of_chat:
             fact = entry.fact
-            if isinstance(fact, MessageChanged):
-                messages.append((fact.number, fact.revision))
-            elif isinstance(fact, ChatChanged):
+            if type(fact) is MessageChanged:
+                messages += fact.number, fact.revision
+            elif type(fact) is ChatChanged:
                 version = max(version, fact.version)
         into = calls.setdefault(redis.partition(application), [])
-        for start in range(0, max(1, len(messages)), SETTLE_CHUNK):
-            into.append((application, chat, messages[start : start + SETTLE_CHUNK], version))
+        for start in range(0, max(1, len(messages)), 2 * SETTLE_CHUNK):
+            into.append((application, chat, messages[start : start + 2 * SETTLE_CHUNK], version))
     return {partition: _joined(chats) for partition, chats in calls.items()}
 
 
@@ -283,7 +307,7 @@ def _joined(chats: list[_Settled]) -> list[bytes]:
     weight = 0
     for chat in chats:
         current.append(chat)
-        weight += 1 + len(chat[2])
+        weight += 1 + len(chat[2]) // 2
         if weight >= SETTLE_CHUNK:
             calls.append(facts.encode(current))
             current, weight = [], 0
@@ -292,5 +316,4 @@ def _joined(chats: list[_Settled]) -> list[bytes]:
     return calls
 
 
-def _chat_of(entry: Entry) -> tuple[ApplicationId, int]:
-    return entry.application, entry.chat
+_chat_of = attrgetter("application", "chat")

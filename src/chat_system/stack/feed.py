@@ -1,7 +1,8 @@
 """The feed over Redis: announcements of every API process reach the streams of all the others.
 
 append.lua announces by itself what it has recorded, on one channel for each partition; every process listens to
-all of them, and wakes those of its streams that are meant.
+all of them, and wakes those of its streams that are meant. Workers have channels of their own, which tell them only
+that something waits after all was applied: hearing costs more than recording a message.
 
 Not promised: delivery. Redis forgets what it tells to those who are away; whoever was cut off wakes all its
 streams when it is back, and they read the store.
@@ -22,6 +23,9 @@ from chat_system.telemetry import log
 
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 2.0
+STREAMS, WORKERS = "feed", "work"
+"""The channels of a partition."""
+
 ALL_CHATS = 0
 """Announces an application as a whole: chats are numbered from 1."""
 
@@ -29,8 +33,9 @@ ALL_CHATS = 0
 class StackFeed:
     """Wakes the streams of a chat. Used on the event loop only; `run` must be running."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, channel: str = STREAMS) -> None:
         self._redis = redis
+        self._channel = channel
         self._listeners: dict[int, dict[int, list[Wake]]] = {}
         self._announcing: set[asyncio.Task[None]] = set()
         self._onlookers: list[Callable[[], None]] = []
@@ -76,7 +81,7 @@ class StackFeed:
                         await client.initialize()
                     channels = client.pubsub()
                     await channels.subscribe(
-                        *(self._redis.key(index, "feed") for index in range(self._redis.partitions))
+                        *(self._redis.key(index, self._channel) for index in range(self._redis.partitions))
                     )
                     await self._hear(channels)
             except Exception as error:  # noqa: BLE001 - whatever it is, streams must be woken again
@@ -133,4 +138,4 @@ class StackFeed:
         partition = self._redis.partition(application)
         with contextlib.suppress(Exception):
             # A hint: who misses it looks again by itself.
-            await self._redis.command("PUBLISH", self._redis.key(partition, "feed"), f"{application}:{chat}")
+            await self._redis.command("PUBLISH", self._redis.key(partition, STREAMS), f"{application}:{chat}")

@@ -19,8 +19,6 @@ import contextlib
 from collections.abc import Sequence
 from typing import Protocol
 
-import msgspec
-
 from chat_system import telemetry
 from chat_system.errors import Conflict, IdempotencyMismatch, NotFound, Stale, Unavailable
 from chat_system.model import (
@@ -39,27 +37,18 @@ from chat_system.model import (
     encode_metadata,
 )
 from chat_system.ports import Backlog, Entry, Projection, SetAside
-from chat_system.stack import facts
-from chat_system.stack.asking import ASK, COLD, ERASED, MISMATCH, RECORDED, Asked, contents, pack, unpack
+from chat_system.stack import asides, facts
+from chat_system.stack.asides import PROJECTIONS
+from chat_system.stack.asking import ASK, COLD, ERASED, MISMATCH, RECORDED, Asked, contents, pack, unpack, weigh
 from chat_system.stack.consuming import Consumer
 from chat_system.stack.epochs import Epochs
+from chat_system.stack.lanes import Lane
 from chat_system.stack.redis import Gathering, Redis, Script
 from chat_system.stack.tail import ChatSeed, ChatTail, Tail
 from chat_system.telemetry import log
 
 ATTEMPTS = 20
 """How often a change is tried anew: seeded, checked, or based on what has changed meanwhile."""
-
-PROJECTIONS: tuple[Projection, ...] = ("store", "search")
-
-GATHER_S = {"store": 0.02, "search": 0.2}
-"""How long a projection that had nothing to do lets entries gather after it was woken: large batches cost less.
-
-Elasticsearch shows what it was given once a second, so nobody notices the second figure.
-"""
-
-LOOK_S = 1.0
-"""How long it sleeps when nobody wakes it."""
 
 TICK_S = 1.0
 """How often a process shows that it is alive, and looks at Redis' memory."""
@@ -73,7 +62,6 @@ GONE_MS = 7 * 24 * 3600 * 1000
 MIB = 1024 * 1024
 
 _BACKLOG = Script("backlog")
-_RETRY = Script("retry")
 _FORGET = Script("forget")
 
 
@@ -117,13 +105,15 @@ class StackJournal:
         self._epochs = epochs
         self._memory_mark_bytes = memory_mark_mb * MIB
         self._is_full = False
-        self._consumers: dict[str, Consumer] = {}
         self._wakes = {projection: asyncio.Event() for projection in PROJECTIONS}
+        self._plenty = {projection: asyncio.Event() for projection in PROJECTIONS}
+        self._first_lanes: dict[Projection, Lane] = {}
+        self._lanes: list[Lane] = []
         self.wake()
         self._turns: dict[ApplicationId, asyncio.Future[None]] = {}
         self._opened: set[ApplicationId] = set()
         self._seeding: dict[tuple[int, int, int], asyncio.Future[list[int]]] = {}
-        self._changes = Gathering(redis, Script("append"), pack, unpack, _observe)
+        self._changes = Gathering(redis, Script("append"), pack, unpack, weigh=weigh, observe=_observe)
         self._seeds: Seeds
 
     def connect(self, seeds: Seeds) -> None:
@@ -137,14 +127,14 @@ class StackJournal:
         if self._is_full:
             raise Unavailable("Redis has no memory left for writes: the workers are behind.")
         if isinstance(change, PostMessages):
-            asked = Asked(facts.POST, application, change.chat, once, [len(change.messages)], contents(change))
+            asked = Asked(facts.POST, application, change.chat, once, len(change.messages), contents(change))
             receipt = await self._record(asked)
             if not receipt.replayed:
                 telemetry.ACCEPTED.inc(receipt.count)
             return receipt
         if isinstance(change, OpenChat):
             content = facts.ChatContent(change.chat.title, encode_metadata(change.chat.metadata))
-            return await self._open(Asked(facts.OPEN, application, 0, once, [], [facts.encode(content)]))
+            return await self._open(Asked(facts.OPEN, application, 0, once, 0, [facts.encode(content)]))
         # What it would be based on now is not what the first request with this key was based on.
         first = await self._first(application, once)
         if first is not None:
@@ -333,18 +323,15 @@ class StackJournal:
 
     async def read(self, projection: Projection, limit: int) -> Sequence[Entry]:
         """See `ports.Journal.read`."""
-        entries = await self._consumer(projection).read(limit)
-        if entries:
-            self._wakes[projection].set()
-        return entries
+        return await self._lane(projection).read(projection, limit)
 
     async def acknowledge(self, projection: Projection, entries: Sequence[Entry]) -> None:
         """See `ports.Journal.acknowledge`."""
-        await self._consumer(projection).acknowledge(entries)
+        await self._lane(projection).acknowledge(projection, entries)
 
     async def set_aside(self, projection: Projection, entry: Entry, error: str) -> None:
         """See `ports.Journal.set_aside`."""
-        await self._consumer(projection).set_aside(entry, error)
+        await self._lane(projection).set_aside(projection, entry, error)
 
     async def backlog(self, projection: Projection) -> Backlog:
         """See `ports.Journal.backlog`."""
@@ -358,13 +345,12 @@ class StackJournal:
         )
 
     async def wait(self, projection: Projection) -> None:
-        """See `ports.Journal.wait`. What comes soon after the first entry is taken with it."""
-        wake = self._wakes[projection]
-        if not wake.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(wake.wait(), LOOK_S)
-                await asyncio.sleep(GATHER_S[projection])
-        wake.clear()
+        """See `ports.Journal.wait`."""
+        await self._lane(projection).wait(projection)
+
+    def another_lane(self, projection: Projection) -> Lane:
+        """A source of the projection's entries that helps while whole batches wait."""
+        return self._new_lane(projection, None)
 
     def wake(self) -> None:
         """Something was recorded, by whomever."""
@@ -373,20 +359,11 @@ class StackJournal:
 
     async def asides(self) -> Sequence[SetAside]:
         """See `ports.Journal.asides`."""
-        places = [(partition, projection) for partition in range(self._redis.partitions) for projection in PROJECTIONS]
-        kept = await self._redis.commands(
-            [("HGETALL", self._redis.key(partition, f"aside:{projection}")) for partition, projection in places]
-        )
-        return [
-            SetAside(projection, position.decode(), *_what_and_why(value))
-            for (_, projection), found in zip(places, kept, strict=True)
-            for position, value in found.items()
-        ]
+        return await asides.asides(self._redis)
 
     async def retry(self, projection: Projection) -> int:
         """See `ports.Journal.retry`."""
-        partitions = range(self._redis.partitions)
-        return sum(await self._redis.call(_RETRY, [(partition, (projection,)) for partition in partitions]))
+        return await asides.retry(self._redis, projection)
 
     async def ping(self) -> None:
         """See `ports.Journal.ping`."""
@@ -399,16 +376,16 @@ class StackJournal:
         while True:
             with contextlib.suppress(Unavailable):
                 await self._look_at_memory()
-                for consumer in self._consumers.values():
-                    await consumer.show_alive()
+                for lane in self._lanes:
+                    await lane.consumer.show_alive()
             await asyncio.sleep(TICK_S)
 
     async def close(self) -> None:
         """Finish what is under way, and leave what was read and not acknowledged to others."""
         await self._changes.close()
         with contextlib.suppress(Unavailable):
-            for consumer in self._consumers.values():
-                await consumer.leave()
+            for lane in self._lanes:
+                await lane.consumer.leave()
 
     async def _look_at_memory(self) -> None:
         used, limit = await self._redis.memory()
@@ -421,11 +398,16 @@ class StackJournal:
             else:
                 log.info("redis has room again", used_bytes=used, mark_bytes=int(mark))
 
-    def _consumer(self, projection: Projection) -> Consumer:
-        found = self._consumers.get(projection)
+    def _lane(self, projection: Projection) -> Lane:
+        found = self._first_lanes.get(projection)
         if found is None:
-            found = self._consumers[projection] = Consumer(self._redis, projection)
+            found = self._first_lanes[projection] = self._new_lane(projection, self._wakes[projection])
         return found
+
+    def _new_lane(self, projection: Projection, wake: asyncio.Event | None) -> Lane:
+        lane = Lane(Consumer(self._redis, projection), wake, self._plenty[projection], self.backlog)
+        self._lanes.append(lane)
+        return lane
 
 
 def _based_on(version: int, tail: ChatTail) -> list[int]:
@@ -436,18 +418,6 @@ def _based_on(version: int, tail: ChatTail) -> list[int]:
 def _observe(changes: int, seconds: float) -> None:
     telemetry.FLUSH_UNITS.observe(changes)
     telemetry.FLUSH_SECONDS.observe(seconds)
-
-
-def _what_and_why(kept: bytes) -> tuple[str, str]:
-    """What aside.lua has kept: the kind, the length of the error, the error, the fact."""
-    length, _, rest = kept[1:].partition(b":")
-    error, state = rest[: int(length)].decode(errors="replace"), rest[int(length) :]
-    try:
-        application, chat, fact = facts.read(kept[:1], state)
-    except (ValueError, msgspec.MsgspecError):
-        return "unreadable", error
-    number = f", message {fact.number}" if isinstance(fact, MessageChanged) else ""
-    return f"application {application}, chat {chat}{number}", error
 
 
 def _mismatch() -> IdempotencyMismatch:

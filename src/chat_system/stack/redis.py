@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -36,6 +37,10 @@ TIMEOUT_S = 5.0
 """How long Redis may take to answer. It flushes its file before it does."""
 
 CONNECTIONS = 64
+
+ROUND_MAX_REQUESTS = 2_000
+ROUND_MAX_BYTES = 4 * 1024 * 1024
+"""Of one round of a `Gathering`, unless a single request is larger: Redis answers nobody else meanwhile."""
 
 SCRIPTS = Path(__file__).parent / "scripts"
 
@@ -203,12 +208,16 @@ def _unavailable(error: Exception) -> Unavailable:
     return Unavailable("Redis is away.")
 
 
+_Round = dict[int, list[tuple[Any, asyncio.Future[Any]]]]
+
+
 class Gathering:
     """Calls of one script, gathered: what comes while one round is under way goes together into the next.
 
     The calls of a partition become one call of the script, so a hundred clients share one round trip, and one
-    fsync. `encode` makes the script's arguments of a partition's requests, `decode` their answers of its answer and
-    their number.
+    fsync. What is too much for one round waits for the one after. `encode` makes the script's arguments of a
+    partition's requests, `decode` their answers of its answer and their number; `weigh` says about how many bytes a
+    request costs Redis.
     """
 
     def __init__(
@@ -217,20 +226,23 @@ class Gathering:
         script: Script,
         encode: Callable[[Sequence[Any]], Sequence[Any]],
         decode: Callable[[bytes, int], Sequence[Any]],
+        *,
+        weigh: Callable[[Any], int] = lambda _: 0,
         observe: Callable[[int, float], None] | None = None,
     ) -> None:
         self._redis = redis
         self._script = script
         self._encode = encode
         self._decode = decode
+        self._weigh = weigh
         self._observe = observe
-        self._waiting: dict[int, list[tuple[Any, asyncio.Future[Any]]]] = {}
+        self._waiting: deque[tuple[int, Any, asyncio.Future[Any]]] = deque()
         self._round: asyncio.Task[None] | None = None
 
     def ask(self, partition: int, request: Any) -> asyncio.Future[Any]:
         """The answer to one request, in some time. If the caller leaves, the request stands all the same."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(partition, []).append((request, future))
+        self._waiting.append((partition, request, future))
         if self._round is None:
             self._round = asyncio.create_task(self._run())
         return future
@@ -244,7 +256,7 @@ class Gathering:
         loop = asyncio.get_running_loop()
         try:
             while self._waiting:
-                asked, self._waiting = self._waiting, {}
+                asked = self._next_round()
                 started = loop.time()
                 try:
                     await self._ask_all(asked)
@@ -259,7 +271,20 @@ class Gathering:
         finally:
             self._round = None
 
-    async def _ask_all(self, asked: dict[int, list[tuple[Any, asyncio.Future[Any]]]]) -> None:
+    def _next_round(self) -> _Round:
+        """By partition what is asked next, in the order in which it came."""
+        asked: _Round = {}
+        weight = 0
+        for _ in range(min(len(self._waiting), ROUND_MAX_REQUESTS)):
+            partition, request, future = self._waiting[0]
+            weight += self._weigh(request)
+            if asked and weight > ROUND_MAX_BYTES:
+                break
+            self._waiting.popleft()
+            asked.setdefault(partition, []).append((request, future))
+        return asked
+
+    async def _ask_all(self, asked: _Round) -> None:
         calls = [
             (partition, self._encode([request for request, _ in requests])) for partition, requests in asked.items()
         ]

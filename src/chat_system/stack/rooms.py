@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from chat_system.errors import Unavailable
-from chat_system.ports import Discrepancy
+from chat_system.ports import Discrepancy, Projection, SetAside, Source
 from chat_system.settings import Settings
+from chat_system.stack.asides import discard
 from chat_system.stack.comparing import compare_counters, compare_index
 from chat_system.stack.consuming import Following
 from chat_system.stack.epochs import Epochs
-from chat_system.stack.feed import StackFeed
+from chat_system.stack.feed import STREAMS, WORKERS, StackFeed
 from chat_system.stack.indices import connect
 from chat_system.stack.journal import StackJournal
 from chat_system.stack.mysql import Database
@@ -42,6 +43,14 @@ class Rooms:
     feed: StackFeed
     rates: StackRates
     where: str
+
+    def lanes(self, projection: Projection, count: int) -> Sequence[Source]:
+        """As many sources of a projection's entries. See `lanes`."""
+        return [self.journal if index == 0 else self.journal.another_lane(projection) for index in range(count)]
+
+    async def discard(self, position: str) -> Sequence[SetAside]:
+        """See `asides.discard`."""
+        return await discard(self.redis, position)
 
     async def compare_counters(self) -> Sequence[Discrepancy]:
         """See `comparing`."""
@@ -79,7 +88,7 @@ async def open_rooms(settings: Settings, *, working: bool) -> AsyncIterator[Room
         epochs = Epochs(redis)
         tail = Tail(redis, epochs.renewed)
         journal = StackJournal(redis, tail, epochs, settings.redis_memory_mb)
-        feed = StackFeed(redis)
+        feed = StackFeed(redis, WORKERS if working else STREAMS)
         store = StackStore(database, tail, journal.erased)
         search = StackSearch(elasticsearch, settings.elasticsearch_index, store.require, store.require_chat)
         epochs.connect(store)

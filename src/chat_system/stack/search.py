@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 from elasticsearch import AsyncElasticsearch, NotFoundError
 from msgspec import Struct, json
 
 from chat_system.errors import Unavailable
-from chat_system.model import ApplicationId, FoundMessage, Message, fold, raw, rfc3339
+from chat_system.model import ApplicationId, FoundMessage, Message, MessageChanged, fold, raw, rfc3339
 from chat_system.ports import Entry, Found
 from chat_system.stack.indices import MISSING, Indices, Starting, answering, blames_the_document
 from chat_system.telemetry import INDEXED, log
@@ -60,6 +61,9 @@ STARTING_S = 0.2
 
 REVISION_BITS = 40
 """Room for the revisions of a chat in a document's version; the epoch stands above them."""
+
+REVISION_MASK = (1 << REVISION_BITS) - 1
+REVISIONS_AT_ONCE = 5_000
 
 
 class Rejected(Exception):
@@ -197,6 +201,42 @@ class StackSearch:
         _whole(answer)
         return int(answer["count"])
 
+    async def revisions(self, application: ApplicationId) -> AsyncIterator[tuple[int, int, int]]:
+        """The chat, number and revision of every message that searches see, in this order. Raises Unavailable."""
+        after: list[int] | None = None
+        while True:
+            async with answering():
+                answer = await self.client.search(
+                    index=self.alias,
+                    routing=str(application),
+                    allow_partial_search_results=False,
+                    filter_path="hits.hits._version,hits.hits.sort",
+                    track_total_hits=False,
+                    size=REVISIONS_AT_ONCE,
+                    query={"term": {"_routing": str(application)}},
+                    sort=[{"chat": "asc"}, {"number": "asc"}],
+                    search_after=after,
+                    version=True,
+                    source=False,
+                )
+            hits = answer.body.get("hits", {}).get("hits", ())
+            if not hits:
+                return
+            for hit in hits:
+                yield *hit["sort"], hit["_version"] & REVISION_MASK
+            after = hits[-1]["sort"]
+
+    async def document(self, application: ApplicationId, chat: int, number: int) -> tuple[int, Any] | None:
+        """A message's revision and all that is indexed of it, also before searches see that. Raises Unavailable."""
+        try:
+            async with answering():
+                found = await self.client.get(
+                    index=self.alias, id=f"{application}:{chat}:{number}", routing=str(application)
+                )
+        except NotFoundError:
+            return None
+        return found["_version"] & REVISION_MASK, found["_source"]
+
     async def refresh(self, *, alias: str | None = None) -> None:
         """Make searches see all that was applied. Raises Unavailable."""
         async with answering():
@@ -317,8 +357,18 @@ def _pieces(entries: Sequence[Entry]) -> Iterator[tuple[Sequence[Entry], bytes]]
 
 def _lines(entry: Entry) -> bytes:
     application, chat, state = entry.application, entry.chat, entry.message
-    number, body, metadata = state.number, state.body, state.metadata
-    document = _Document(f"{application}:{chat}", chat, number, state.created_at)
+    document = _document(application, chat, state)
+    return _LINES % (application, chat, state.number, application, _version(entry), _encode(document))
+
+
+def expected(application: ApplicationId, chat: int, state: MessageChanged) -> Any:
+    """What is to be indexed of a message, as `StackSearch.document` gives it back."""
+    return json.decode(_encode(_document(application, chat, state)))
+
+
+def _document(application: ApplicationId, chat: int, state: MessageChanged) -> _Document:
+    body, metadata = state.body, state.metadata
+    document = _Document(f"{application}:{chat}", chat, state.number, state.created_at)
     if body is None:
         document.deleted = True
     else:
@@ -330,7 +380,7 @@ def _lines(entry: Entry) -> bytes:
             state.updated_at,
             None if folded == body else body,
         )
-    return _LINES % (application, chat, number, application, _version(entry), _encode(document))
+    return document
 
 
 def _version(entry: Entry) -> int:
@@ -339,8 +389,13 @@ def _version(entry: Entry) -> int:
     When Redis has lost its data, what was indexed and never stored is overwritten by whatever is given its number.
     Rows of the store, which have no position, are older than all that the journal still holds.
     """
-    epoch = int(entry.position.split("/", 2)[1].partition("-")[0]) if entry.position else 0
-    return (epoch << REVISION_BITS) + entry.message.revision
+    return _first_version(entry.position.partition("-")[0]) + entry.message.revision
+
+
+@lru_cache(maxsize=1024)
+def _first_version(life: str) -> int:
+    """Of an epoch of a partition, which a position begins with."""
+    return int(life.partition("/")[2] or 0) << REVISION_BITS
 
 
 def _contains(folded: str) -> dict[str, Any]:

@@ -54,6 +54,8 @@ ROWS_MAX = 1_000
 ROWS_BYTES = 4 * 1024 * 1024
 """About how large a chunk of `rows` may be, in characters; of long messages it holds fewer."""
 
+REVISIONS_AT_ONCE = 5_000
+
 _APPLICATION = f"SELECT {APPLICATION_COLUMNS} FROM applications WHERE id = %s AND erased_at IS NULL"
 _RESOLVE = "SELECT id FROM applications WHERE token = %s AND erased_at IS NULL"
 # Not one comparison of two pairs: MySQL would not use the index for it.
@@ -81,6 +83,15 @@ _ROWS = f"""
     SELECT chat_number, {MESSAGE_COLUMNS} FROM messages FORCE INDEX (PRIMARY)
     WHERE application_id = %s AND (chat_number > %s OR (chat_number = %s AND number > %s))
     ORDER BY chat_number, number LIMIT %s"""
+
+
+_REVISIONS = """
+    SELECT chat_number, number, revision FROM messages FORCE INDEX (PRIMARY)
+    WHERE application_id = %s AND (chat_number > %s OR (chat_number = %s AND number > %s))
+    ORDER BY chat_number, number LIMIT %s"""
+
+Held = tuple[int, int, int]
+"""A chat, the number of a message in it, and the message's revision."""
 
 
 class StackStore(Pages):
@@ -376,6 +387,16 @@ class StackStore(Pages):
             # Chunks of long messages get shorter, so that memory stays bounded.
             size = sum(len(row[4]) for row in found if row[4] is not None)
             limit = max(1, min(ROWS_MAX, ROWS_BYTES * len(found) // max(1, size)))
+
+    async def revisions(self, application: ApplicationId) -> AsyncIterator[Held]:
+        """The chat, number and revision of every message of an application, in this order."""
+        chat = number = 0
+        while found := await self._database.fetch(
+            _REVISIONS, (application, chat, chat, number, REVISIONS_AT_ONCE), timeout_s=SCAN_TIMEOUT_S
+        ):
+            for held in found:
+                yield held
+            chat, number = found[-1][:2]
 
     async def application_ids(self) -> AsyncIterator[ApplicationId]:
         """Every application that is not erased."""

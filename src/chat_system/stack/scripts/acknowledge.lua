@@ -6,10 +6,11 @@
 -- ARGV[1]  the consumer group
 -- ARGV[2]  MessagePack: [[stream id, how many of its facts count for the group, which of them are applied] …];
 --          a count of -1: there are others, which are not; 0 is that of an entry that is none of the group's business
--- ARGV[3]  MessagePack: [[application, chat, [[number, revision] …], version or 0] …], of the store's group; else empty
+-- ARGV[3]  MessagePack: [[application, chat, [number, revision …], version or 0] …], of the store's group; else empty
 -- Returns how many facts left the backlog: none of what another had acknowledged before.
 
 local IDLE_S = 3600
+local NOTHING = '\144' -- an empty array
 
 local meta = KEYS[1]
 local P = string.sub(meta, 1, -5)
@@ -19,22 +20,26 @@ local function settle(application, chat, messages, version)
   local name = application .. ':' .. chat
   local tail, order = P .. 't:' .. name, P .. 'z:' .. name
   if #messages > 0 then
-    local numbers, revisions = {}, {}
-    for index, message in ipairs(messages) do
-      numbers[index], revisions[index] = message[1], message[2]
+    local numbers = {}
+    for index = 1, #messages, 2 do
+      -- Printed once, for all commands.
+      numbers[#numbers + 1] = string.format('%d', messages[index])
     end
     local latest = redis.call('ZMSCORE', order, unpack(numbers))
     local done = {}
     for index, number in ipairs(numbers) do
       -- What has changed again since stays.
-      if latest[index] and tonumber(latest[index]) <= revisions[index] then
+      if latest[index] and tonumber(latest[index]) <= messages[2 * index] then
         done[#done + 1] = number
       end
     end
     if #done > 0 then
       redis.call('ZREM', order, unpack(done))
       redis.call('HDEL', tail, unpack(done))
-      redis.call('HDEL', P .. 'e:' .. name, unpack(done))
+      local edits = P .. 'e:' .. name
+      if redis.call('EXISTS', edits) == 1 then
+        redis.call('HDEL', edits, unpack(done))
+      end
     end
   end
   local own = P .. 'ct:' .. application
@@ -138,8 +143,10 @@ if ARGV[3] ~= '' then
     settle(chat[1], chat[2], chat[3], chat[4])
   end
 end
+if ARGV[2] ~= NOTHING then
+  trim()
+end
 if done > 0 and (group == 'store' or group == 'search') then
   redis.call('HINCRBY', meta, group .. '_done', done)
 end
-trim()
 return done

@@ -3,25 +3,33 @@
 -- chats. All of it is one atomic step, so a number that was allotted is a fact that was recorded.
 --
 -- KEYS[1]  the partition's `meta` key; what comes before that word begins all others
--- ARGV[1]  MessagePack: the changes, each an array (see `journal.py`, which writes them)
+-- ARGV[1]  MessagePack: the changes, each an array (see `asking.py`, which writes them)
 -- ARGV[2…] their contents, encoded, in the order in which the changes take them
 -- Returns MessagePack: one array for each change, its first element one of the codes below;
 -- an empty string when Redis knows nothing of this partition (it is new, or Redis has lost its data).
+
+-- What it costs is mostly the number of commands it calls, and the numbers it has to print for them. So it asks once for
+-- all counters, writes them at once, and prints a number once.
 
 local RECORDED, COLD, ERASED, MISMATCH, STALE, ASK = 0, 1, 2, 3, 4, 5
 local POST, OPEN, CHANGE, EDIT, DELETE = 1, 2, 3, 4, 5
 local KEY, COUNT = 6, 7 -- kinds of facts that no change asks for: see facts.py
 
-local ENTRY_FACTS, ENTRY_BYTES = 500, 262144 -- of one stream entry at most: readers take whole ones
+local ENTRY_FACTS, ENTRY_BYTES = 500, 65536  -- of one stream entry at most: readers take whole ones
 local CHUNK = 1000                           -- arguments in one command, well under what unpack() can do
 local KEY_MS = 86400000                      -- how long Redis itself remembers idempotency keys: 24 h
 local IDLE_S = 3600                          -- how long counters stay when everything of theirs is applied
 local TICKET_MS = 10000                      -- how long whoever seeds a counter may take
 local GUARD_MS, READ_MS = 60000, 30000       -- an edit's mark outlives everyone who read what was before it
 
+-- Where the fields of a change are. One without an idempotency key and without a seed ends before them.
+local KIND, APPLICATION, CHAT, REST, SEED, ONCE, FINGERPRINT, KEPT_MS, CHECKED = 1, 2, 3, 4, 5, 6, 7, 8, 9
+
+local COUNTERS = '>I4I8I4I8' -- of a chat: its last number, revision, how many messages, version
+
 local meta = KEYS[1]
 local P = string.sub(meta, 1, -5)
-local known = redis.call('HMGET', meta, 'epoch', 'since')
+local known = redis.call('HMGET', meta, 'epoch', 'since', 'store', 'search', 'store_done', 'search_done')
 if not known[1] then
   return ''
 end
@@ -29,30 +37,50 @@ local epoch, since = tonumber(known[1]), tonumber(known[2])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local contents = 2
+local contents = 1
 local function content()
   contents = contents + 1
-  return ARGV[contents - 1]
+  return ARGV[contents]
+end
+
+local function print_integer(value)
+  return string.format('%d', value)
 end
 
 -- What is written, gathered
 
-local entry, entry_bytes, facts, messages = {}, 0, 0, 0
-local chats, changed, applications, gone = {}, {}, {}, {}
+local entry, entry_facts, entry_bytes, facts, messages = {}, 0, 0, 0, 0
+local chats, changed, applications = {}, {}, {}
 
+local function array_of(count)
+  return struct.pack('>BI4', 0xdd, count)
+end
+
+-- One field for each kind, and not for each fact: Redis, the network and who reads them have fewer pieces to handle.
 local function write_entry()
-  if #entry > 0 then
-    redis.call('XADD', P .. 'stream', epoch .. '-*', 't', now, unpack(entry))
-    entry, entry_bytes = {}, 0
+  if entry_facts > 0 then
+    local fields = {}
+    for kind, states in pairs(entry) do
+      states[1] = array_of(#states - 1)
+      fields[#fields + 1] = kind
+      fields[#fields + 1] = table.concat(states)
+    end
+    redis.call('XADD', P .. 'stream', epoch .. '-*', 't', now, unpack(fields))
+    entry, entry_facts, entry_bytes = {}, 0, 0
   end
 end
 
 local function put(kind, state)
-  if #entry >= 2 * ENTRY_FACTS or entry_bytes + #state > ENTRY_BYTES then
+  if entry_facts == ENTRY_FACTS or entry_bytes + #state > ENTRY_BYTES then
     write_entry()
   end
-  entry[#entry + 1] = kind
-  entry[#entry + 1] = state
+  local states = entry[kind]
+  if not states then
+    states = { '' } -- there goes what makes them an array
+    entry[kind] = states
+  end
+  states[#states + 1] = state
+  entry_facts = entry_facts + 1
   entry_bytes = entry_bytes + #state
   facts = facts + 1
 end
@@ -63,9 +91,9 @@ local function head(kind, application, chat, number, revision, at)
     0xcf, revision, 0xcf, at)
 end
 
-local function in_chunks(command, key, list)
-  for start = 1, #list, CHUNK do
-    redis.call(command, key, unpack(list, start, math.min(start + CHUNK - 1, #list)))
+local function in_chunks(command, key, list, size)
+  for start = 1, size, CHUNK do
+    redis.call(command, key, unpack(list, start, math.min(start + CHUNK - 1, size)))
   end
 end
 
@@ -95,24 +123,56 @@ local function seeded(name, seed)
 end
 
 local function new_chat(application, number, name, last, revision, count, version)
+  -- `tail` and `order` are arguments of HSET and ZADD, two for each change: there are `fields` of them.
   local chat = {
     application = application, number = number, name = name, last = last, revision = revision, count = count,
-    version = version, tail = {}, order = {}, edits = {}, counted = revision
+    version = version, tail = {}, order = {}, fields = 0, edits = {}
   }
   chats[name] = chat
   return chat
 end
 
+local changes = cmsgpack.unpack(ARGV[1])
+local names, gone, counters = {}, {}, {} -- of chats, by application and number; what is stored, by application and name
+
+-- Whatever the changes are about, in one question.
+local function look_up()
+  local keys, into, of = {}, {}, {}
+  local function ask(key, table, index)
+    keys[#keys + 1], into[#into + 1], of[#of + 1] = key, table, index
+  end
+  for _, change in ipairs(changes) do
+    local application, chat = change[APPLICATION], change[CHAT]
+    local named = names[application]
+    if not named then
+      named = {}
+      names[application] = named
+      ask(P .. 'gone:' .. application, gone, application)
+    end
+    if chat > 0 and not named[chat] then
+      local name = application .. ':' .. chat
+      named[chat] = name
+      ask(P .. 'c:' .. name, counters, name)
+    end
+  end
+  for start = 1, #keys, CHUNK do
+    local found = redis.call('MGET', unpack(keys, start, math.min(start + CHUNK - 1, #keys)))
+    for index = 1, #found do
+      into[start + index - 1][of[start + index - 1]] = found[index]
+    end
+  end
+end
+
+look_up()
+
 local function find_chat(application, number, seed)
-  local name = application .. ':' .. number
+  local name = names[application][number]
   local chat = chats[name]
   if chat then
     return chat
   end
-  local found = redis.call('HMGET', P .. 'c:' .. name, 'last', 'revision', 'count', 'version')
-  if found[1] then
-    return new_chat(application, number, name, tonumber(found[1]), tonumber(found[2]), tonumber(found[3]),
-      tonumber(found[4]))
+  if counters[name] then
+    return new_chat(application, number, name, struct.unpack(COUNTERS, counters[name]))
   end
   if seeded(name, seed) then
     chat = new_chat(application, number, name, seed[2], seed[3], seed[4], seed[5])
@@ -139,31 +199,21 @@ local function find_application(application, seed)
   return found
 end
 
-local function is_erased(application)
-  local erased = gone[application]
-  if erased == nil then
-    erased = redis.call('EXISTS', P .. 'gone:' .. application) == 1
-    gone[application] = erased
-  end
-  return erased
-end
-
 -- Each kind of change returns a code and what it was allotted, or a code and a ticket.
 
 local function add(chat, kind, number, at, encoded)
-  chat.revision = chat.revision + 1
-  local state = head(kind, chat.application, chat.number, number, chat.revision, at) .. encoded
+  local revision, fields, printed = chat.revision + 1, chat.fields, print_integer(number)
+  local state = head(kind, chat.application, chat.number, number, revision, at) .. encoded
   put('m', state)
   messages = messages + 1
-  chat.tail[#chat.tail + 1] = number
-  chat.tail[#chat.tail + 1] = state
-  chat.order[#chat.order + 1] = chat.revision
-  chat.order[#chat.order + 1] = number
+  chat.tail[fields + 1], chat.tail[fields + 2] = printed, state
+  chat.order[fields + 1], chat.order[fields + 2] = print_integer(revision), printed
+  chat.revision, chat.fields = revision, fields + 2
   changed[chat.name] = chat
 end
 
 local function post(change, encoded)
-  local chat, given = find_chat(change[2], change[3], change[8])
+  local chat, given = find_chat(change[APPLICATION], change[CHAT], change[SEED])
   if not chat then
     return COLD, given
   end
@@ -185,53 +235,54 @@ local function put_chat(chat, at, encoded)
 end
 
 local function open(change, encoded)
-  local application, given = find_application(change[2], change[8])
+  local application, given = find_application(change[APPLICATION], change[SEED])
   if not application then
     return COLD, given
   end
   application.last = application.last + 1
-  redis.call('HSET', P .. 'a:' .. change[2], 'last', application.last)
-  local chat = new_chat(change[2], application.last, change[2] .. ':' .. application.last, 0, 0, 0, 1)
+  redis.call('HSET', P .. 'a:' .. change[APPLICATION], 'last', application.last)
+  local name = change[APPLICATION] .. ':' .. application.last
+  local chat = new_chat(change[APPLICATION], application.last, name, 0, 0, 0, 1)
   put_chat(chat, now, encoded)
   return RECORDED, chat.number, 0, now, 1
 end
 
-local function is_stale(change)
-  local read_at, read_epoch = change[10], change[11]
+local function is_stale(read_at, read_epoch)
   return read_epoch ~= epoch or now < read_at or now - read_at > READ_MS
 end
 
 local function change_chat(change, encoded)
-  local chat, given = find_chat(change[2], change[3], change[8])
+  local chat, given = find_chat(change[APPLICATION], change[CHAT], change[SEED])
   if not chat then
     return COLD, given
   end
-  if chat.version ~= change[9] or is_stale(change) then
+  local based_on, read_at, read_epoch, updated_at = unpack(change[REST])
+  if chat.version ~= based_on or is_stale(read_at, read_epoch) then
     return STALE
   end
   chat.version = chat.version + 1
-  local at = math.max(now, change[12])
+  local at = math.max(now, updated_at)
   put_chat(chat, at, encoded)
   return RECORDED, chat.number, chat.revision, at, 1
 end
 
 local function change_message(change, encoded)
-  local chat, given = find_chat(change[2], change[3], change[8])
+  local chat, given = find_chat(change[APPLICATION], change[CHAT], change[SEED])
   if not chat then
     return COLD, given
   end
-  local number, based_on = change[12], change[9]
+  local based_on, read_at, read_epoch, number, created_at = unpack(change[REST])
   local guard = P .. 'g:' .. chat.name .. ':' .. number
   local latest = redis.call('GET', guard)
-  if is_stale(change) or (latest and tonumber(latest) ~= based_on) then
+  if is_stale(read_at, read_epoch) or (latest and tonumber(latest) ~= based_on) then
     return STALE
   end
-  local at = math.max(now, change[13] + 1)
-  add(chat, change[1], number, at, encoded)
+  local at = math.max(now, created_at + 1)
+  add(chat, change[KIND], number, at, encoded)
   redis.call('SET', guard, chat.revision, 'PX', GUARD_MS)
   chat.edits[#chat.edits + 1] = number
   chat.edits[#chat.edits + 1] = chat.revision
-  if change[1] == DELETE then
+  if change[KIND] == DELETE then
     chat.count = chat.count - 1
   end
   return RECORDED, number, chat.revision, at, 1
@@ -241,41 +292,41 @@ end
 -- have used one before is for the store to say, and the caller asks it (`checked` names the epoch in which it did).
 
 local function repeated(change)
-  local kept = redis.call('GET', P .. 'o:' .. change[2] .. ':' .. change[4])
+  local kept = redis.call('GET', P .. 'o:' .. change[APPLICATION] .. ':' .. change[ONCE])
   if kept then
     local number, revision, at, count, where = struct.unpack('>I4I8I8I4', kept)
-    if string.sub(kept, where) ~= change[5] then
+    if string.sub(kept, where) ~= change[FINGERPRINT] then
       return MISMATCH
     end
     return RECORDED, number, revision, at, count, true
   end
-  if change[7] ~= epoch and (change[6] == 0 or now < since + KEY_MS) then
+  if change[CHECKED] ~= epoch and (change[KEPT_MS] == 0 or now < since + KEY_MS) then
     return ASK, epoch
   end
   return nil
 end
 
 local function remember(change, number, revision, at, count, encoded)
-  local kept = change[6] > 0 and math.min(change[6], KEY_MS) or KEY_MS
-  redis.call('SET', P .. 'o:' .. change[2] .. ':' .. change[4],
-    struct.pack('>I4I8I8I4', number, revision, at, count) .. change[5], 'PX', kept)
-  put('o', head(KEY, change[2], 0, number, revision, at) .. encoded)
+  local kept = change[KEPT_MS] > 0 and math.min(change[KEPT_MS], KEY_MS) or KEY_MS
+  redis.call('SET', P .. 'o:' .. change[APPLICATION] .. ':' .. change[ONCE],
+    struct.pack('>I4I8I8I4', number, revision, at, count) .. change[FINGERPRINT], 'PX', kept)
+  put('o', head(KEY, change[APPLICATION], 0, number, revision, at) .. encoded)
 end
 
 local ways = { [POST] = post, [OPEN] = open, [CHANGE] = change_chat, [EDIT] = change_message, [DELETE] = change_message }
 
 local function record(change)
   local encoded
-  if change[1] == POST then
+  if change[KIND] == POST then
     encoded = {}
-    for index = 1, change[9] do
+    for index = 1, change[REST] do
       encoded[index] = content()
     end
   else
     encoded = content()
   end
-  local key = change[4] ~= '' and content()
-  if is_erased(change[2]) then
+  local key = change[ONCE] and content()
+  if gone[change[APPLICATION]] then
     return ERASED
   end
   if key then
@@ -284,43 +335,58 @@ local function record(change)
       return code, a, b, c, d, e
     end
   end
-  local code, number, revision, at, count = ways[change[1]](change, encoded)
+  local code, number, revision, at, count = ways[change[KIND]](change, encoded)
   if code == RECORDED and key then
     remember(change, number, revision, at, count, key)
   end
   return code, number, revision, at, count
 end
 
+local function answer(code, number, revision, at, count, ...)
+  if code == RECORDED and select('#', ...) == 0 then
+    -- As cmsgpack would, and faster.
+    return struct.pack('>BBBI4BI8BI8BI4', 0x95, RECORDED, 0xce, number, 0xcf, revision, 0xcf, at, 0xce, count)
+  end
+  return cmsgpack.pack({ code, number, revision, at, count, ... })
+end
+
 local answers = {}
-for index, change in ipairs(cmsgpack.unpack(ARGV[1])) do
-  answers[index] = cmsgpack.pack({ record(change) })
+for index, change in ipairs(changes) do
+  answers[index] = answer(record(change))
 end
 
 -- Now to the keys
 
-local wake = {}
+local wake, written = {}, {}
 for name, chat in pairs(chats) do
-  if changed[name] or chat.seeded then
-    local key = P .. 'c:' .. name
-    redis.call('HSET', key, 'last', chat.last, 'revision', chat.revision, 'count', chat.count, 'version', chat.version)
-    if changed[name] then
-      redis.call('PERSIST', key)
-      wake[#wake + 1] = name
-    else
-      redis.call('EXPIRE', key, IDLE_S)
-    end
+  local key, packed = P .. 'c:' .. name, struct.pack(COUNTERS, chat.last, chat.revision, chat.count, chat.version)
+  if changed[name] then
+    -- MSET makes keys that stay.
+    written[#written + 1] = key
+    written[#written + 1] = packed
+    wake[#wake + 1] = name
+  elseif chat.seeded then
+    redis.call('SET', key, packed, 'EX', IDLE_S)
   end
-  if #chat.tail > 0 then
-    in_chunks('HSET', P .. 't:' .. name, chat.tail)
-    in_chunks('ZADD', P .. 'z:' .. name, chat.order)
-    in_chunks('HSET', P .. 'e:' .. name, chat.edits)
+  if chat.fields > 0 then
+    in_chunks('HSET', P .. 't:' .. name, chat.tail, chat.fields)
+    in_chunks('ZADD', P .. 'z:' .. name, chat.order, chat.fields)
+    in_chunks('HSET', P .. 'e:' .. name, chat.edits, #chat.edits)
     put('n', head(COUNT, chat.application, chat.number, 0, chat.revision, chat.count) .. '\192')
   end
 end
+for start = 1, #written, CHUNK do
+  redis.call('MSET', unpack(written, start, math.min(start + CHUNK - 1, #written)))
+end
 write_entry()
 if facts > 0 then
-  redis.call('HINCRBY', meta, 'store', facts)
-  redis.call('HINCRBY', meta, 'search', messages)
-  redis.call('PUBLISH', P .. 'feed', table.concat(wake, ' '))
+  local store, search = tonumber(known[3] or 0), tonumber(known[4] or 0)
+  redis.call('HSET', meta, 'store', print_integer(store + facts), 'search', print_integer(search + messages))
+  local announced = table.concat(wake, ' ')
+  redis.call('PUBLISH', P .. 'feed', announced)
+  -- Workers look again by themselves until nothing is left: only those that have come so far must be told.
+  if tonumber(known[5] or 0) >= store or tonumber(known[6] or 0) >= search then
+    redis.call('PUBLISH', P .. 'work', announced)
+  end
 end
-return struct.pack('>BI4', 0xdd, #answers) .. table.concat(answers)
+return array_of(#answers) .. table.concat(answers)

@@ -4,7 +4,7 @@
 -- KEYS[1]  the partition's `meta` key
 -- ARGV[1]  the consumer group
 -- ARGV[2]  the consumer
--- ARGV[3]  for how many milliseconds it counts as alive from now on
+-- ARGV[3]  for how many milliseconds it counts as alive from now on; 0: it was said a moment ago
 -- ARGV[4]  how many entries at most
 -- ARGV[5]  '1' to look for consumers that have died
 -- Returns the entries, each [id, [field, value …]] or, taken over, [id, [field, value …], which facts are applied].
@@ -45,10 +45,13 @@ end
 if redis.call('HEXISTS', KEYS[1], 'epoch') == 0 or redis.call('EXISTS', stream) == 0 then
   return entries
 end
-redis.call('SET', P .. 'alive:' .. consumer, 1, 'PX', ARGV[3])
-local kept_s = redis.call('GET', P .. 'follower:' .. group)
-if kept_s then
-  redis.call('EXPIRE', P .. 'follower:' .. group, kept_s)
+-- Where there is nothing to read nothing shall be written either: each write costs a flush of the disk.
+if ARGV[3] ~= '0' then
+  redis.call('SET', P .. 'alive:' .. consumer, 1, 'PX', ARGV[3])
+  local kept_s = redis.call('GET', P .. 'follower:' .. group)
+  if kept_s then
+    redis.call('EXPIRE', P .. 'follower:' .. group, kept_s)
+  end
 end
 if ARGV[5] == '1' then
   claim()

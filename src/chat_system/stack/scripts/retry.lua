@@ -15,7 +15,7 @@ for index = 1, #kept, 2 do
   local kind = string.sub(kept[index + 1], 1, 1)
   local length, start = string.match(kept[index + 1], '^(%d+):()', 2)
   local state = string.sub(kept[index + 1], start + tonumber(length))
-  redis.call('XADD', P .. 'stream', epoch .. '-*', 't', now, kind, state)
+  redis.call('XADD', P .. 'stream', epoch .. '-*', 't', now, kind, '\145' .. state) -- an array of one
   redis.call('HINCRBY', KEYS[1], 'store', 1)
   if kind == 'm' then
     redis.call('HINCRBY', KEYS[1], 'search', 1)

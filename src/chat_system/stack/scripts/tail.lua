@@ -90,11 +90,11 @@ local function ask(question)
     return answer(false, true, last, 0, nil, of_numbers(own, low, high), {})
   end
   local name = application .. ':' .. chat
-  local known = redis.call('HMGET', P .. 'c:' .. name, 'last', 'revision')
-  if not known[1] then
+  local counters = redis.call('GET', P .. 'c:' .. name)
+  if not counters then
     return answer(false, false, 0, 0, nil, {}, {})
   end
-  local last, revision = tonumber(known[1]), tonumber(known[2])
+  local last, revision = struct.unpack('>I4I8', counters) -- as append.lua packs them
   local own = redis.call('HGET', P .. 'ct:' .. application, chat)
   local states, edited = {}, {}
   if kind == MESSAGE then
