@@ -88,7 +88,7 @@ def set_up(bench: Workbench, stack: ExitStack) -> Stage:
             raw(RAW_BATCH, BATCH),
             raw(RAW_GROUP, BATCH * CONNECTIONS),
         ],
-        rows=[row(SINGLE, Goal("ratio", "at_least", 10.0)), row(RAW_BATCH), row(RAW_GROUP)],
+        rows=[row(RAW_BATCH, Goal("ratio", "at_least", 0.60)), row(RAW_GROUP), row(SINGLE)],
         rest=server.rest,
         check=check,
     )

@@ -70,6 +70,7 @@ def test_search_is_ready_when_an_import_ends(sampled: Program) -> None:
     """Nothing waits for the index, which knows every message."""
     with sampled.rows() as rows:
         assert rows.execute("SELECT count(*) FROM search_queue").fetchone() == (0,)
+        assert rows.execute("SELECT count(*) FROM search_behind").fetchone() == (0,)
         found = rows.execute(
             """SELECT count(*) FROM search WHERE search MATCH '"ubu" AND "unt" AND "ntu"'"""
         ).fetchone()

@@ -313,7 +313,7 @@ async def test_a_file_that_can_not_be_read_is_unavailable(
         lambda: embedded.journal.backlog("search"),
         embedded.store.verify,
     ]
-    names = ("applications", "chats", "messages", "search_queue")
+    names = ("applications", "chats", "messages", "search_queue", "search_behind")
     for name in names:
         tables.execute(f"ALTER TABLE {name} RENAME TO {name}_away")
     for read in reads:

@@ -17,7 +17,7 @@ from tests.contract.houses import SQLITE_FILE, OpenHouse
 HELD_BACK_S = 6.0
 """Far above what an index is held back for, in tests that shorten it."""
 
-TABLES = ("applications", "chats", "messages", "search_queue", "receipts")
+TABLES = ("applications", "chats", "messages", "search_queue", "search_behind", "receipts")
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ async def test_the_index_holds_the_text_that_a_message_has_now(
         "ccc": gone, "www": gone, "ddd": gone, "eee": [keys[4]], "EEE": gone,
     }  # fmt: skip
     assert indexed(tables, "bod") == [keys[0], keys[1], keys[4]]
-    assert rows(tables)["search_queue"] == 0
+    assert rows(tables)["search_queue"] == rows(tables)["search_behind"] == 0
 
 
 async def test_old_messages_are_found_through_the_index(
@@ -236,6 +236,7 @@ DAMAGE: dict[str, tuple[str, Sequence[str]]] = {
         "UPDATE chats SET revision = 1 WHERE number = 2",
         ["application 1, chat 2"],
     ),
+    "a revision given twice": ("UPDATE messages SET revision = 1 WHERE id = 1 << 32 | 4", ["application 1, chat 1"]),
 }
 COUNTS_ONLY = [name for name in DAMAGE if "counted" in name]
 

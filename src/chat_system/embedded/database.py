@@ -23,6 +23,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,6 +47,29 @@ WRITER_CACHE_KIB = 16 * 1024
 READER_CACHE_KIB = 16 * 1024
 SCANNER_CACHE_KIB = 4 * 1024
 SCANNERS = 2
+ROWS_PER_INSERT = 32
+"""More of them in one statement gain nothing."""
+STATEMENTS_KEPT = 256
+"""Prepared statements that a connection keeps: among them each INSERT for each number of rows."""
+
+_FIRST = itemgetter(0)
+
+
+class Insert:
+    """An INSERT that writes many rows with few statements: one more statement costs the driver as much as a row."""
+
+    def __init__(self, into: str, *, or_else: str = "ABORT") -> None:
+        row = f"({', '.join('?' * (into.count(',') + 1))})"
+        self._of_rows = [
+            f"INSERT OR {or_else} INTO {into} VALUES {', '.join([row] * rows)}" for rows in range(ROWS_PER_INSERT + 1)
+        ]
+
+    def write(self, connection: sqlite3.Connection, rows: list[Sequence[Any]]) -> None:
+        """Write rows, by the order of their first columns: neighbours in the table are written one after another."""
+        rows.sort(key=_FIRST)
+        for start in range(0, len(rows), ROWS_PER_INSERT):
+            piece = rows[start : start + ROWS_PER_INSERT]
+            connection.execute(self._of_rows[len(piece)], list(chain.from_iterable(piece)))
 
 
 class Transaction:
@@ -54,9 +79,12 @@ class Transaction:
         self.at = at
         self._connection = connection
         self._staged: dict[str, list[Sequence[Any]]] = {}
+        self._inserts: dict[Insert, list[Sequence[Any]]] = {}
         self.after_commit: dict[Any, Callable[[], None]] = {}
         """What to tell whom once it is durable, by a key that keeps it from being told twice."""
         self.before_commit: dict[Any, Callable[[Transaction], None]] = {}
+        self.posted_to: set[Any] = set()
+        """The chats that got messages, so that what is once for each of them is done once."""
         self.memory: dict[Any, Any] = {}
         """What the units of one flush must know of each other before it is in a table."""
 
@@ -68,9 +96,16 @@ class Transaction:
         else:
             staged += rows
 
+    def rows_of(self, insert: Insert) -> list[Sequence[Any]]:
+        """What an insert is to write before the next `execute`: append to it."""
+        rows = self._inserts.get(insert)
+        if rows is None:
+            rows = self._inserts[insert] = []
+        return rows
+
     def execute(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> sqlite3.Cursor:
         """Run a statement that sees all that was staged."""
-        if self._staged:
+        if self._staged or self._inserts:
             self.settle()
         return self._connection.execute(sql, parameters)
 
@@ -80,9 +115,12 @@ class Transaction:
 
     def settle(self) -> None:
         """Write what was staged."""
+        inserts, self._inserts = self._inserts, {}
+        for insert, rows in inserts.items():
+            insert.write(self._connection, rows)
         staged, self._staged = self._staged, {}
-        for sql, rows in staged.items():
-            self._connection.executemany(sql, rows)
+        for sql, changes in staged.items():
+            self._connection.executemany(sql, changes)
 
     def catch_up(self) -> None:
         """Write all that was to be written before the COMMIT: from here on the tables tell the whole truth."""
@@ -95,13 +133,12 @@ class Transaction:
 class _Write:
     """A unit that waits for its transaction."""
 
-    __slots__ = ("bytes", "future", "result", "submitted_at", "unit")
+    __slots__ = ("bytes", "future", "result", "unit")
 
     def __init__(self, unit: Unit, future: asyncio.Future[Any], size: int) -> None:
         self.unit = unit
         self.future = future
         self.bytes = size
-        self.submitted_at = time.monotonic()
         self.result: Any = None
 
 
@@ -126,6 +163,7 @@ class Database:
         self._scanner_connections: list[sqlite3.Connection] = []
         self._pending: deque[_Write] = deque()
         self._busy = False
+        self._locked_since: float | None = None
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="commit", daemon=True)
         self._thread.start()
@@ -179,8 +217,16 @@ class Database:
         Raises:
             Unavailable: the file can't be read.
         """
+        return self.query(lambda connection: connection.execute(sql, parameters).fetchall())
+
+    def query(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """The same of several statements.
+
+        Raises:
+            Unavailable: the file can't be read.
+        """
         try:
-            return self._reader.execute(sql, parameters).fetchall()
+            return query(self._reader)
         except sqlite3.Error as error:
             raise _unavailable("read", error) from error
 
@@ -204,7 +250,9 @@ class Database:
         return query(connection)
 
     def _connect(self, cache_kib: int) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            self.path, isolation_level=None, check_same_thread=False, cached_statements=STATEMENTS_KEPT
+        )
         # Waiting for a lock would stop the event loop: whoever meets one comes back later instead.
         connection.execute("PRAGMA busy_timeout = 0")
         connection.execute(f"PRAGMA cache_size = -{cache_kib}")
@@ -251,7 +299,7 @@ class Database:
             transaction = self._stage(writes)
         except sqlite3.OperationalError as error:
             self._roll_back()
-            if _is_locked(error) and time.monotonic() - writes[0].submitted_at < LOCKED_WAIT_S:
+            if self._waits_for_lock(error):
                 self._pending.extendleft(reversed(writes))
                 self._loop.call_later(LOCKED_RETRY_S, self._flush)
             else:
@@ -260,6 +308,7 @@ class Database:
             self._roll_back()
             self._loop.call_soon(self._settle, writes, None, error)
         else:
+            self._locked_since = None
             self._jobs.put(lambda: self._commit(writes, transaction))
 
     def _stage(self, writes: list[_Write]) -> Transaction:
@@ -303,14 +352,22 @@ class Database:
                 transaction = self._stage(writes)
             except Exception as error:  # noqa: BLE001 - as in `_begin_inline`
                 self._roll_back()
-                waited_s = time.monotonic() - writes[0].submitted_at if writes else LOCKED_WAIT_S
-                if not _is_locked(error) or waited_s >= LOCKED_WAIT_S:
+                if not self._waits_for_lock(error):
                     self._loop.call_soon_threadsafe(self._settle, writes, None, error)
                     return
                 time.sleep(LOCKED_RETRY_S)
             else:
+                self._locked_since = None
                 self._commit(writes, transaction)
                 return
+
+    def _waits_for_lock(self, error: Exception) -> bool:
+        """Whether a foreign process holds the write lock, and has not for too long."""
+        now = time.monotonic()
+        since = now if self._locked_since is None else self._locked_since
+        locked = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+        self._locked_since = since if locked and now - since < LOCKED_WAIT_S else None
+        return self._locked_since is not None
 
     def _roll_back(self) -> None:
         # SQLite has rolled back by itself after some errors.
@@ -350,10 +407,6 @@ def _resolve(write: _Write, outcome: Any) -> None:
             future.set_exception(outcome)
         else:
             future.set_result(outcome)
-
-
-def _is_locked(error: Exception) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _unavailable(doing: str, error: Exception) -> Unavailable:

@@ -1,20 +1,22 @@
 """The journal in the SQLite file: numbering and recording are one transaction, and so is applying.
 
 Counters live in memory and are seeded from the rows; a transaction that fails forgets them. Since a fact is
-applied in the transaction that records it, the store projection never has a backlog; the search projection reads
-`search_queue`, which names the messages whose entry in the index is out of date.
+applied in the transaction that records it, the store projection never has a backlog; what the search projection has to
+read is kept in `unindexed`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from chat_system import telemetry
-from chat_system.embedded.database import Database, Transaction
-from chat_system.embedded.rows import MESSAGE_COLUMNS, NUMBER_MASK, changed, message_id
+from chat_system.embedded import unindexed
+from chat_system.embedded.database import Database, Insert, Transaction
+from chat_system.embedded.rows import NUMBER_MASK, changed, message_id
 from chat_system.errors import Conflict, IdempotencyMismatch, NotFound, Stale
 from chat_system.model import (
     ApplicationId,
@@ -46,40 +48,25 @@ HELD_MAX_S = 5.0
 ROW_BYTES = 200
 """About what a message costs beside its text, for deciding where a transaction runs."""
 
-_INSERT_MESSAGE = """
-    INSERT INTO messages (id, application_id, revision, sender, body, folded, metadata, created_at)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
-_ENQUEUE = "INSERT INTO search_queue (id, queued_at) VALUES (?, ?)"
-# What is queued already keeps the text under which the index holds it.
-_ENQUEUE_AGAIN = """
-    INSERT INTO search_queue (id, indexed_as, queued_at) VALUES (?, ?, ?)
-    ON CONFLICT (id) DO UPDATE SET error = NULL"""
+_MESSAGES = Insert("messages (id, application_id, revision, sender, body, folded, metadata, created_at)")
+_RECEIPTS = Insert(
+    "receipts (application_id, once, fingerprint, number, revision, count, created_at, expires_at)", or_else="REPLACE"
+)
 _UPDATE_CHAT = "UPDATE chats SET messages_count = ?, revision = ? WHERE id = ?"
-_INSERT_RECEIPT = """
-    INSERT OR REPLACE INTO receipts
-        (application_id, once, fingerprint, number, revision, count, created_at, expires_at)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
 _FIND_RECEIPT = """
     SELECT fingerprint, number, revision, created_at, count FROM receipts
     WHERE application_id = ? AND once = ? AND (expires_at IS NULL OR expires_at > ?)"""
-# The plus takes the column's type off the comparison; with it, SQLite reads the whole index instead of one chat of it.
 _FIND_CHAT = """
-    SELECT chats.id, messages_count, coalesce((SELECT max(revision) FROM messages WHERE id >> 32 = +chats.id), 0)
-    FROM chats JOIN applications ON applications.id = application_id
+    SELECT chats.id, messages_count FROM chats JOIN applications ON applications.id = application_id
     WHERE application_id = ? AND number = ? AND erased_at IS NULL"""
-_FIND_LAST_NUMBER = "SELECT max(id) FROM messages WHERE id BETWEEN ? AND ?"
+# The last message has the highest revision of all creations. The plus takes the column's type off the comparison; with
+# it, SQLite would read the whole index instead of one chat of it.
+_FIND_LAST = """
+    SELECT id, max(coalesce(first_revision, revision), coalesce((
+        SELECT max(revision) FROM messages WHERE id >> 32 = +last.id >> 32 AND first_revision IS NOT NULL), 0))
+    FROM messages last WHERE id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1"""
 _FIND_MESSAGE = """
     SELECT revision, body, folded, created_at, deleted_at FROM messages WHERE id = ?"""
-# From the cursor on, then from the start again: whoever queues often starves no one.
-_READ_QUEUE = f"""
-    SELECT q.id, m.application_id, chats.number, {MESSAGE_COLUMNS}
-    FROM search_queue q JOIN messages m ON m.id = q.id JOIN chats ON chats.id = m.id >> 32
-    WHERE q.id > ? AND q.error IS NULL ORDER BY q.id LIMIT ?"""
-
-
-_ASIDES = """
-    SELECT q.id, c.application_id, c.number, q.error FROM search_queue q JOIN chats c ON c.id = q.id >> 32
-    WHERE q.error IS NOT NULL ORDER BY q.id"""
 
 
 class ChatCounters:
@@ -114,6 +101,13 @@ class EmbeddedJournal:
         self._queued_at = 0.0
         self._read_at = time.monotonic()
         self._cursor = 0
+        self._records: dict[type[Change], Callable[[ApplicationId, Any, Transaction], Receipt]] = {
+            PostMessages: self._post,
+            EditMessage: self._edit,
+            DeleteMessage: self._delete,
+            OpenChat: self._open,
+            ChangeChat: self._change_chat,
+        }
         database.on_rollback.append(self._rolled_back)
 
     def forget(self) -> None:
@@ -127,20 +121,10 @@ class EmbeddedJournal:
 
     async def append(self, application: ApplicationId, change: Change, *, once: Once | None = None) -> Receipt:
         """See `ports.Journal.append`."""
-        size = _size(change)
-
-        def unit(transaction: Transaction) -> Receipt:
-            if once is not None:
-                first = repeat(transaction, application, once)
-                if first is not None:
-                    _require_application(transaction, application)
-                    return first
-            receipt = self._record(transaction, application, change)
-            if once is not None:
-                remember(transaction, application, once, receipt)
-            return receipt
-
-        receipt: Receipt = await self._database.write(unit, size=size)
+        unit = partial(self._records[type(change)], application, change)
+        if once is not None:
+            unit = partial(_record_once, application, once, unit)
+        receipt: Receipt = await self._database.write(unit, size=_size(change))
         return receipt
 
     async def receipt(self, application: ApplicationId, once: Once) -> Receipt | None:
@@ -151,48 +135,40 @@ class EmbeddedJournal:
         _, number, revision, at, count = found[0]
         return Receipt(number, revision, at, count, replayed=True)
 
-    def _record(self, transaction: Transaction, application: ApplicationId, change: Change) -> Receipt:
-        if isinstance(change, PostMessages):
-            return self._post(transaction, application, change)
-        if isinstance(change, EditMessage):
-            return self._edit(transaction, application, change)
-        if isinstance(change, DeleteMessage):
-            return self._delete(transaction, application, change)
-        if isinstance(change, OpenChat):
-            return self._open(transaction, application, change)
-        return self._change_chat(transaction, application, change)
-
-    def _post(self, transaction: Transaction, application: ApplicationId, change: PostMessages) -> Receipt:
-        chat = self._counters(transaction, application, change.chat)
-        at = transaction.at
-        first, revision = chat.last + 1, chat.revision + 1
-        number = message_id(chat.chat_id, first)
-        count = len(change.messages)
-        times = change.sent_at or [at] * count
-        rows = [
-            (
-                number + index,
-                application,
-                revision + index,
-                new.sender,
-                new.body,
-                None if (folded := fold(new.body)) == new.body else folded,
-                encode_metadata(new.metadata),
-                times[index],
+    def _post(self, application: ApplicationId, change: PostMessages, transaction: Transaction) -> Receipt:
+        chat = self._chats.get((application, change.chat)) or self._counters(transaction, application, change.chat)
+        at, key, revision = transaction.at, message_id(chat.chat_id, chat.last), chat.revision
+        receipt = Receipt(chat.last + 1, revision + 1, at, len(change.messages))
+        rows = []
+        for index, new in enumerate(change.messages):
+            key += 1
+            revision += 1
+            body = new.body
+            folded = fold(body)
+            rows.append(
+                (
+                    key,
+                    application,
+                    revision,
+                    new.sender,
+                    body,
+                    None if folded == body else folded,
+                    None if new.metadata is None else encode_metadata(new.metadata),
+                    at if change.sent_at is None else change.sent_at[index],
+                )
             )
-            for index, new in enumerate(change.messages)
-        ]
-        transaction.stage(_INSERT_MESSAGE, rows)
-        transaction.stage(_ENQUEUE, [(row[0], at) for row in rows])
-        chat.last += count
-        chat.revision += count
-        chat.messages_count += count
-        self._touch(transaction, chat)
-        transaction.after_commit[self] = self._committed
-        self._posted += count
-        return Receipt(first, revision, at, count)
+        transaction.rows_of(_MESSAGES).extend(rows)
+        if chat not in transaction.posted_to:
+            transaction.posted_to.add(chat)
+            transaction.rows_of(unindexed.FALL_BEHIND).append((chat.chat_id, chat.last, at))
+            self._touch(transaction, chat)
+        chat.last += receipt.count
+        chat.revision = revision
+        chat.messages_count += receipt.count
+        self._posted += receipt.count
+        return receipt
 
-    def _edit(self, transaction: Transaction, application: ApplicationId, change: EditMessage) -> Receipt:
+    def _edit(self, application: ApplicationId, change: EditMessage, transaction: Transaction) -> Receipt:
         chat = self._counters(transaction, application, change.chat)
         key = _key(chat, change.number)
         revision, body, folded, created_at, deleted_at = _find_message(transaction, key)
@@ -205,15 +181,16 @@ class EmbeddedJournal:
         indexed = folded or body
         now = fold(change.body)
         transaction.execute(
-            "UPDATE messages SET revision = ?, body = ?, folded = ?, metadata = ?, updated_at = ? WHERE id = ?",
+            "UPDATE messages SET first_revision = coalesce(first_revision, revision), revision = ?, body = ?,"
+            " folded = ?, metadata = ?, updated_at = ? WHERE id = ?",
             (chat.revision, change.body, None if now == change.body else now, change.metadata, at, key),
         )
         if now != indexed:
-            self._enqueue_again(transaction, key, indexed)
+            self._unindex(transaction, key, indexed)
         self._touch(transaction, chat)
         return Receipt(change.number, chat.revision, at)
 
-    def _delete(self, transaction: Transaction, application: ApplicationId, change: DeleteMessage) -> Receipt:
+    def _delete(self, application: ApplicationId, change: DeleteMessage, transaction: Transaction) -> Receipt:
         chat = self._counters(transaction, application, change.chat)
         key = _key(chat, change.number)
         revision, body, folded, created_at, deleted_at = _find_message(transaction, key)
@@ -223,15 +200,15 @@ class EmbeddedJournal:
         chat.messages_count -= 1
         at = _later(transaction.at, created_at)
         transaction.execute(
-            "UPDATE messages SET revision = ?, body = NULL, folded = NULL, metadata = NULL, updated_at = ?,"
-            " deleted_at = ? WHERE id = ?",
+            "UPDATE messages SET first_revision = coalesce(first_revision, revision), revision = ?, body = NULL,"
+            " folded = NULL, metadata = NULL, updated_at = ?, deleted_at = ? WHERE id = ?",
             (chat.revision, at, at, key),
         )
-        self._enqueue_again(transaction, key, folded or body)
+        self._unindex(transaction, key, folded or body)
         self._touch(transaction, chat)
         return Receipt(change.number, chat.revision, at)
 
-    def _open(self, transaction: Transaction, application: ApplicationId, change: OpenChat) -> Receipt:
+    def _open(self, application: ApplicationId, change: OpenChat, transaction: Transaction) -> Receipt:
         last = self._last_chat.get(application)
         if last is None:
             row = transaction.execute(
@@ -256,7 +233,7 @@ class EmbeddedJournal:
         )
         return Receipt(number, 0, at)
 
-    def _change_chat(self, transaction: Transaction, application: ApplicationId, change: ChangeChat) -> Receipt:
+    def _change_chat(self, application: ApplicationId, change: ChangeChat, transaction: Transaction) -> Receipt:
         chat = self._counters(transaction, application, change.chat)
         title, metadata, updated_at = transaction.execute(
             "SELECT title, metadata, updated_at FROM chats WHERE id = ?", (chat.chat_id,)
@@ -279,13 +256,11 @@ class EmbeddedJournal:
             row = transaction.execute(_FIND_CHAT, (application, number)).fetchone()
             if row is None:
                 raise NotFound
-            chat_id, messages_count, revision = row
-            last_id = transaction.execute(
-                _FIND_LAST_NUMBER, (message_id(chat_id, 0), message_id(chat_id, NUMBER_MASK))
-            ).fetchone()[0]
-            last = 0 if last_id is None else last_id & NUMBER_MASK
+            chat_id, messages_count = row
+            found = transaction.execute(_FIND_LAST, (message_id(chat_id, 0), message_id(chat_id, NUMBER_MASK)))
+            last_id, revision = found.fetchone() or (0, 0)
             chat = self._chats[application, number] = ChatCounters(
-                application, number, chat_id, last, revision, messages_count
+                application, number, chat_id, last_id & NUMBER_MASK, revision, messages_count
             )
         return chat
 
@@ -295,11 +270,11 @@ class EmbeddedJournal:
                 _UPDATE_CHAT, [(chat.messages_count, chat.revision, chat.chat_id)]
             )
             transaction.after_commit[chat] = lambda: self._announce(chat.application, chat.chat_number)
+            transaction.after_commit[self] = self._committed
 
-    def _enqueue_again(self, transaction: Transaction, key: int, indexed: str | None) -> None:
-        transaction.execute(_ENQUEUE_AGAIN, (key, indexed, transaction.at))
+    def _unindex(self, transaction: Transaction, key: int, indexed_as: str | None) -> None:
+        unindexed.change(transaction, key, indexed_as)
         self._requeued += 1
-        transaction.after_commit[self] = self._committed
 
     def _committed(self) -> None:
         telemetry.ACCEPTED.inc(self._posted)
@@ -318,14 +293,15 @@ class EmbeddedJournal:
         if projection == "store":
             return []
         self._read_at = time.monotonic()
-        rows = self._database.read(_READ_QUEUE, (self._cursor, limit))
+        rows = self._database.query(lambda connection: unindexed.read(connection, self._cursor, limit))
         if not rows and self._cursor:
-            self._cursor = 0
-            rows = self._database.read(_READ_QUEUE, (0, limit))
+            # From the cursor on, then from the start again: whoever queues often starves no one.
+            rows = self._database.query(lambda connection: unindexed.read(connection, 0, limit))
         if rows:
             self._cursor = rows[-1][0]
             self._queued_messages = max(0, self._queued_messages - len(rows))
         else:
+            self._cursor = 0
             self._queued.clear()
             self._queued_messages = 0
         return [Entry(str(row[0]), row[1], row[2], changed(row[3:])) for row in rows]
@@ -334,30 +310,21 @@ class EmbeddedJournal:
         """Nothing is left to do: the search index took the entries out in the transaction that applied them."""
 
     async def set_aside(self, projection: Projection, entry: Entry, error: str) -> None:
-        """The row stays, so that searches go on reading the message itself; `read` passes it over."""
-        await self._database.write(
-            lambda transaction: transaction.execute(
-                "UPDATE search_queue SET error = ? WHERE id = ?", (error, int(entry.position))
-            ).close()
-        )
+        """It stays named, so that searches go on reading the message itself; `read` passes it over."""
+        await self._database.write(lambda transaction: unindexed.set_aside(transaction, int(entry.position), error))
 
     async def asides(self) -> Sequence[SetAside]:
         """See `ports.Journal.asides`."""
-        rows = await self._database.scan(lambda connection: connection.execute(_ASIDES).fetchall())
         return [
             SetAside("search", str(key), f"application {application}, chat {chat}, message {key & NUMBER_MASK}", error)
-            for key, application, chat, error in rows
+            for key, application, chat, error in await self._database.scan(unindexed.asides)
         ]
 
     async def retry(self, projection: Projection) -> int:
         """See `ports.Journal.retry`."""
         if projection == "store":
             return 0
-        count: int = await self._database.write(
-            lambda transaction: (
-                transaction.execute("UPDATE search_queue SET error = NULL WHERE error IS NOT NULL").rowcount
-            )
-        )
+        count: int = await self._database.write(unindexed.retry)
         self._queued.set()
         return count
 
@@ -368,14 +335,7 @@ class EmbeddedJournal:
         """See `ports.Journal.backlog`."""
         if projection == "store":
             return Backlog(0, 0.0, 0)
-        entries, oldest, set_aside = await self._database.scan(
-            lambda connection: connection.execute(
-                "SELECT count(*) FILTER (WHERE error IS NULL), min(queued_at) FILTER (WHERE error IS NULL),"
-                " count(error) FROM search_queue"
-            ).fetchone()
-        )
-        lag_s = 0.0 if oldest is None else max(0.0, time.time() - oldest / 1000)
-        return Backlog(entries, lag_s, set_aside)
+        return await self._database.scan(unindexed.backlog)
 
     async def wait(self, projection: Projection) -> None:
         """See `ports.Journal.wait`."""
@@ -389,6 +349,19 @@ class EmbeddedJournal:
             if now - self._queued_at >= QUIET_S or now - self._read_at >= HELD_MAX_S:
                 return
             await asyncio.sleep(QUIET_S)
+
+
+def _record_once(
+    application: ApplicationId, once: Once, record: Callable[[Transaction], Receipt], transaction: Transaction
+) -> Receipt:
+    """Record, unless it was recorded with this key before."""
+    first = repeat(transaction, application, once)
+    if first is not None:
+        _require_application(transaction, application)
+        return first
+    receipt = record(transaction)
+    remember(transaction, application, once, receipt)
+    return receipt
 
 
 def repeat(transaction: Transaction, application: int, once: Once) -> Receipt | None:
@@ -416,20 +389,17 @@ def remember(transaction: Transaction, application: int, once: Once, receipt: Re
     replayed = Receipt(receipt.number, receipt.revision, receipt.at, receipt.count, replayed=True)
     transaction.memory[application, once.key] = (once.fingerprint, replayed)
     expires_at = None if once.kept_s is None else transaction.at + once.kept_s * 1000
-    transaction.stage(
-        _INSERT_RECEIPT,
-        [
-            (
-                application,
-                once.key,
-                once.fingerprint,
-                receipt.number,
-                receipt.revision,
-                receipt.count,
-                receipt.at,
-                expires_at,
-            )
-        ],
+    transaction.rows_of(_RECEIPTS).append(
+        (
+            application,
+            once.key,
+            once.fingerprint,
+            receipt.number,
+            receipt.revision,
+            receipt.count,
+            receipt.at,
+            expires_at,
+        )
     )
 
 
@@ -459,8 +429,9 @@ def _require_application(transaction: Transaction, application: ApplicationId) -
 
 def _size(change: Change) -> int:
     """About how many bytes the change writes."""
-    if not isinstance(change, PostMessages):
+    if type(change) is not PostMessages:
         return 4 * ROW_BYTES
-    if len(change.messages) == 1:
-        return ROW_BYTES + 2 * len(change.messages[0].body)
-    return sum(ROW_BYTES + 2 * len(new.body) for new in change.messages)
+    size = 0
+    for new in change.messages:
+        size += ROW_BYTES + 2 * len(new.body)
+    return size

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from chat_system.errors import ConfigurationError
 
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 """The history in `migrations/versions`, oldest first; a test holds the two together."""
 
 HEAD = REVISIONS[-1]
@@ -72,7 +72,7 @@ def current_revision(path: Path) -> str | None:
             return None
         row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
         # One row of each table: a damaged root page is found now rather than under load.
-        for table in ("applications", "chats", "messages", "search_queue", "receipts"):
+        for table in ("applications", "chats", "messages", "search_queue", "search_behind", "receipts"):
             if table in tables:
                 connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchall()
     except sqlite3.DatabaseError as error:

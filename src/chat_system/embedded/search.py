@@ -2,7 +2,7 @@
 
 A message matches when its folded body contains the folded query. The newest messages are simply read; most
 searches fill their page from them. What lies further back is found through the trigrams of FTS5, which names
-candidates, and whatever is still in the queue is read as well, so nothing waits for the index. Every candidate
+candidates, and whatever it does not know yet is read as well, so nothing waits for the index. Every candidate
 is checked on its row: the index may be behind, it is never believed. Queries under three characters have no
 trigram, and go on reading.
 """
@@ -10,13 +10,13 @@ trigram, and go on reading.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from msgspec import json
-
 from chat_system import telemetry
-from chat_system.embedded.database import INLINE_MAX_BYTES, Database, Transaction
+from chat_system.embedded import unindexed
+from chat_system.embedded.database import INLINE_MAX_BYTES, Database
 from chat_system.embedded.rows import MESSAGE_COLUMNS, NUMBER_MASK, found_message, message, message_id
 from chat_system.model import ApplicationId, FoundMessage, Message
 from chat_system.ports import Entry, Found
@@ -25,8 +25,14 @@ RECENT_MESSAGES = 2_000
 """How many of the newest messages are read before the index is asked."""
 
 TRIGRAM = 3
-TRIGRAMS_MAX = 24
-"""Trigrams asked for at most: further ones hardly narrow the candidates and cost their lists."""
+TRIGRAMS_WEIGHED = 24
+"""How many trigrams of a query are looked at, spread over it."""
+
+TRIGRAMS_ASKED = 4
+"""How many of them the index is asked for, the rarest: more hardly narrow the candidates and cost their lists."""
+
+SAMPLED_MESSAGES = 200
+"""How many of the newest messages show which trigrams are rare."""
 
 IN_THREAD = INLINE_MAX_BYTES + 1
 """The size of a write that must not run on the event loop."""
@@ -39,12 +45,17 @@ _MATCHES = "m.deleted_at IS NULL AND instr(coalesce(m.folded, m.body), :folded) 
 _SCAN_CHAT = f"""
     SELECT {MESSAGE_COLUMNS} FROM messages m
     WHERE m.id > :low AND m.id < :high AND {_MATCHES} ORDER BY m.id DESC LIMIT :limit"""
+# What the newest messages of a range say, as one text.
+_SAMPLE_CHAT = """
+    SELECT group_concat(said, char(0)) FROM (
+        SELECT coalesce(folded, body) AS said FROM messages WHERE id > :low AND id < :high
+        ORDER BY id DESC LIMIT :sampled)"""
 # A range of a chat through the index; CROSS JOIN keeps the index first.
 _INDEXED_CHAT = f"""
     SELECT {MESSAGE_COLUMNS} FROM search CROSS JOIN messages m ON m.id = search.rowid
     WHERE search MATCH :trigrams AND search.rowid > :low AND search.rowid < :high AND {_MATCHES}
     ORDER BY search.rowid DESC LIMIT :limit"""
-# What the index does not know yet in that range.
+# What the queue names in that range.
 _QUEUED_CHAT = f"""
     SELECT {MESSAGE_COLUMNS} FROM search_queue q CROSS JOIN messages m ON m.id = q.id
     WHERE q.id > :low AND q.id < :high AND {_MATCHES} ORDER BY q.id DESC LIMIT :limit"""
@@ -66,6 +77,10 @@ SCAN_APPLICATION = f"""
     SELECT {_FOUND_COLUMNS} FROM chats c
     CROSS JOIN messages m NOT INDEXED ON m.id BETWEEN c.id << 32 AND (c.id << 32) + {NUMBER_MASK}
     WHERE c.application_id = :application AND {_BEYOND} AND {_MATCHES} {_NEWEST_FIRST}"""
+_SAMPLE_APPLICATION = """
+    SELECT group_concat(said, char(0)) FROM (
+        SELECT coalesce(folded, body) AS said FROM messages WHERE application_id = :application
+        ORDER BY created_at DESC LIMIT :sampled)"""
 _INDEXED_APPLICATION = f"""
     SELECT {_FOUND_COLUMNS} FROM search CROSS JOIN messages m ON m.id = search.rowid
     JOIN chats c ON c.id = m.id >> 32
@@ -74,20 +89,10 @@ _QUEUED_APPLICATION = f"""
     SELECT {_FOUND_COLUMNS} FROM search_queue q CROSS JOIN messages m ON m.id = q.id
     JOIN chats c ON c.id = m.id >> 32
     WHERE {_BEYOND} AND {_MATCHES} {_NEWEST_FIRST}"""
-
-# Bringing the index up to the rows: what it holds under an old text goes, what is there now comes.
-_UNINDEX_QUEUED = """
-    INSERT INTO search (search, rowid, folded) SELECT 'delete', id, indexed_as FROM search_queue
-    WHERE indexed_as IS NOT NULL AND id IN (SELECT value FROM json_each(:ids))"""
-_INDEX_QUEUED = """
-    INSERT INTO search (rowid, folded) SELECT m.id, coalesce(m.folded, m.body)
-    FROM search_queue q JOIN messages m ON m.id = q.id
-    WHERE m.deleted_at IS NULL AND q.id IN (SELECT value FROM json_each(:ids))"""
-_DEQUEUE = "DELETE FROM search_queue WHERE id IN (SELECT value FROM json_each(:ids))"
-_UNINDEX_OTHERS = """
-    INSERT INTO search (search, rowid, folded) SELECT 'delete', id, coalesce(folded, body) FROM messages
-    WHERE deleted_at IS NULL AND id IN (SELECT value FROM json_each(:ids))
-        AND id NOT IN (SELECT id FROM search_queue)"""
+_UNINDEXED_APPLICATION = f"""
+    SELECT {_FOUND_COLUMNS} FROM search_behind b CROSS JOIN chats c ON c.id = b.chat_id
+    CROSS JOIN messages m NOT INDEXED ON m.id > (c.id << 32) + b.above AND m.id <= (c.id << 32) + {NUMBER_MASK}
+    WHERE c.application_id = :application AND {_BEYOND} AND {_MATCHES} {_NEWEST_FIRST}"""
 
 
 class EmbeddedSearch:
@@ -104,15 +109,9 @@ class EmbeddedSearch:
         self._chat_id = chat_id
 
     async def apply(self, entries: Sequence[Entry]) -> None:
-        """See `ports.SearchIndex.apply`. Takes the entries out of the queue in the same transaction."""
-        ids = {"ids": json.encode([int(entry.position) for entry in entries]).decode()}
-
-        def unit(transaction: Transaction) -> None:
-            # A statement each for all of them: the thread needs the interpreter's lock only between two.
-            for sql in (_UNINDEX_QUEUED, _INDEX_QUEUED, _DEQUEUE):
-                transaction.execute(sql, ids)
-
-        await self._database.write(unit, size=IN_THREAD)
+        """See `ports.SearchIndex.apply`. What it has taken in is known as indexed in the same transaction."""
+        keys = [int(entry.position) for entry in entries]
+        await self._database.write(lambda transaction: unindexed.index(transaction, keys), size=IN_THREAD)
         telemetry.INDEXED.inc(len(entries))
 
     async def in_chat(
@@ -138,58 +137,66 @@ class EmbeddedSearch:
         """Index and store are one file: see the store's."""
 
 
-def remove(transaction: Transaction, keys: Sequence[int]) -> None:
-    """Take messages out of the index and its queue, in the transaction that removes their rows."""
-    ids = {"ids": json.encode(keys).decode()}
-    for sql in (_UNINDEX_OTHERS, _UNINDEX_QUEUED, _DEQUEUE):
-        transaction.execute(sql, ids)
+def trigrams(folded: str, sample: str) -> str:
+    """The FTS5 query for messages that have the text's trigrams, at most TRIGRAMS_ASKED: the rarest of a sample."""
+    every = list(dict.fromkeys(folded[start : start + TRIGRAM] for start in range(len(folded) - TRIGRAM + 1)))
+    weighed = every[:: -(-len(every) // TRIGRAMS_WEIGHED)]
+    rarest = sorted(weighed, key=sample.count)[:TRIGRAMS_ASKED] if len(weighed) > TRIGRAMS_ASKED else weighed
+    return " AND ".join('"' + trigram.replace('"', '""') + '"' for trigram in rarest)
 
 
-def trigrams(folded: str) -> str:
-    """The FTS5 query for messages that have every trigram of the text; at most TRIGRAMS_MAX, spread over it."""
-    all_of_them = list(dict.fromkeys(folded[start : start + TRIGRAM] for start in range(len(folded) - TRIGRAM + 1)))
-    step = max(1, -(-len(all_of_them) // TRIGRAMS_MAX))
-    return " AND ".join('"' + trigram.replace('"', '""') + '"' for trigram in all_of_them[::step])
+def _with_trigrams(connection: sqlite3.Connection, sample: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    (said,) = connection.execute(sample, parameters | {"sampled": SAMPLED_MESSAGES}).fetchone()
+    return parameters | {"trigrams": trigrams(parameters["folded"], said or "")}
 
 
 def _in_chat(connection: sqlite3.Connection, chat_id: int, folded: str, high: int, limit: int) -> list[Message]:
-    newest = connection.execute(
-        "SELECT max(id) FROM messages WHERE id > ? AND id < ?", (message_id(chat_id, 0), message_id(chat_id, high))
-    ).fetchone()[0]
-    if newest is None:
-        return []
     start = message_id(chat_id, 0)
-    recent = max(start, newest - RECENT_MESSAGES)
-    parameters = {"folded": folded, "low": recent, "high": newest + 1, "limit": limit}
-    found = connection.execute(_SCAN_CHAT, parameters).fetchall()
-    if len(found) < limit and recent > start:
-        parameters |= {"low": start, "high": recent + 1, "limit": limit - len(found)}
-        if len(folded) < TRIGRAM:
+    with _snapshot(connection):
+        newest = connection.execute(
+            "SELECT max(id) FROM messages WHERE id > ? AND id < ?", (start, message_id(chat_id, high))
+        ).fetchone()[0]
+        if newest is None:
+            return []
+        recent = max(start, newest - RECENT_MESSAGES)
+        parameters = {"folded": folded, "low": recent, "high": newest + 1, "limit": limit}
+        found = connection.execute(_SCAN_CHAT, parameters).fetchall()
+        if len(found) < limit and recent > start:
+            known = start if len(folded) < TRIGRAM else min(recent, unindexed.above(connection, chat_id, recent))
+            parameters |= {"low": known, "high": recent + 1, "limit": limit - len(found)}
             found += connection.execute(_SCAN_CHAT, parameters).fetchall()
-        else:
-            parameters["trigrams"] = trigrams(folded)
-            found += _merge(connection, (_INDEXED_CHAT, _QUEUED_CHAT), parameters, key=0)
+            if len(found) < limit and known > start:
+                parameters |= {"low": start, "high": known + 1, "limit": limit - len(found)}
+                parameters = _with_trigrams(connection, _SAMPLE_CHAT, parameters)
+                found += _merge(connection, (_INDEXED_CHAT, _QUEUED_CHAT), parameters, key=0)
     return [message(row) for row in found]
 
 
 def _in_application(connection: sqlite3.Connection, parameters: dict[str, Any]) -> list[tuple[Found, FoundMessage]]:
-    since = connection.execute(_SINCE, parameters | {"skip": RECENT_MESSAGES}).fetchone()
-    found = connection.execute(_SCAN_RECENT, parameters | {"since": -END if since is None else since[0]}).fetchall()
-    if len(found) < parameters["limit"] and since is not None:
-        if len(parameters["folded"]) < TRIGRAM:
-            found = connection.execute(SCAN_APPLICATION, parameters).fetchall()
-        else:
-            parameters = parameters | {"trigrams": trigrams(parameters["folded"])}
-            found = _merge(connection, (_INDEXED_APPLICATION, _QUEUED_APPLICATION), parameters, key=slice(-2, None))
+    with _snapshot(connection):
+        since = connection.execute(_SINCE, parameters | {"skip": RECENT_MESSAGES}).fetchone()
+        found = connection.execute(_SCAN_RECENT, parameters | {"since": -END if since is None else since[0]}).fetchall()
+        if len(found) < parameters["limit"] and since is not None:
+            if len(parameters["folded"]) < TRIGRAM:
+                found = connection.execute(SCAN_APPLICATION, parameters).fetchall()
+            else:
+                parameters = _with_trigrams(connection, _SAMPLE_APPLICATION, parameters)
+                queries = (_INDEXED_APPLICATION, _QUEUED_APPLICATION, _UNINDEXED_APPLICATION)
+                found = _merge(connection, queries, parameters, key=slice(-2, None))
     return [(Found(row[-2], row[-3], row[0]), found_message(row[:-2])) for row in found]
 
 
 def _merge(connection: sqlite3.Connection, queries: Sequence[str], parameters: dict[str, Any], key: Any) -> list[Any]:
     """The first rows of several queries that are ordered by the same falling key, each row once."""
-    # One snapshot: a message that is indexed between two queries would be in neither.
+    rows = {row[key]: row for query in queries for row in connection.execute(query, parameters)}
+    return [rows[place] for place in sorted(rows, reverse=True)[: parameters["limit"]]]
+
+
+@contextmanager
+def _snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """All that is read within shows one moment: a message that is indexed between two queries would be in neither."""
     connection.execute("BEGIN")
     try:
-        rows = {row[key]: row for query in queries for row in connection.execute(query, parameters)}
+        yield
     finally:
         connection.execute("COMMIT")
-    return [rows[place] for place in sorted(rows, reverse=True)[: parameters["limit"]]]
