@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV := uv==0.13.9
+PIP_AUDIT := pip-audit==2.10.1
 
 # Two test files at a time: most tests wait for a server of their own.
 WORKERS ?= 2
@@ -13,7 +14,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 
 	--no-annotate --no-emit-index-url --custom-compile-command 'make lock' pyproject.toml --group build
 
 .DEFAULT_GOAL := help
-.PHONY: help run test compose-test check format bench setup setup-dev lock clean
+.PHONY: help run test compose-test campaign fuzz audit check format bench screenshots setup setup-dev lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +27,19 @@ test: setup-dev ## run the tests
 
 compose-test: setup-dev ## bring compose.yaml up, kill each of its services under load (needs Docker; 10 to 20 minutes)
 	@CHAT_TEST_COMPOSE=required $(BIN)/python -m pytest tests/compose
+
+campaign: setup-dev ## attack both modes under load: MINUTES=10 for each, SEED=… repeats the choices
+	@$(BIN)/python -m campaign run --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
+
+fuzz: setup-dev ## send REQUESTS=1000000 made-up requests and judge the answers, then rude clients: SEED=… repeats them
+	@$(BIN)/python -m campaign fuzz --requests $(or $(REQUESTS),1000000) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m campaign hostile
+
+audit: $(VENV)/.made ## look the exact versions up among known vulnerabilities, at AUDIT_URL (OSV, if not named)
+	@test -x $(VENV)/audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)/audit && \
+		$(VENV)/audit/bin/python -m pip --disable-pip-version-check install --quiet $(PIP_AUDIT); }
+	@$(VENV)/audit/bin/pip-audit --progress-spinner off --disable-pip --require-hashes --vulnerability-service osv \
+		$(if $(AUDIT_URL),--osv-url $(AUDIT_URL)) -r requirements/run.txt -r requirements/stack.txt
 
 check: setup-dev ## format, lint, types, architecture: everything but the tests
 	$(BIN)/ruff format --check .
@@ -40,6 +54,9 @@ format: setup-dev ## rewrite the sources as `make check` wants them
 bench: setup-dev ## measure
 	$(BIN)/python -m bench
 
+screenshots: setup-dev ## take the pictures of the console in docs/images anew (needs Chromium)
+	@$(BIN)/python -m tests.console.screenshots
+
 setup: $(VENV)/.project ## install what `make run` needs into .venv
 
 setup-dev: $(VENV)/.project $(VENV)/.dev ## install what tests and checks need, too
@@ -52,7 +69,7 @@ lock: $(VENV)/.made ## recompile requirements/*.txt to the newest versions that 
 
 clean: ## remove .venv and everything that was built
 	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests bench campaign -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Empty files in .venv remember what it holds: a second call is instant, a changed list installs again.
 $(VENV)/.made:

@@ -6,7 +6,8 @@ been done or not; each of them may be found done once, never in part, never twic
 
     violations = check(history, reading)      # empty: every acknowledged fact is there, and nothing else
 
-Not judged: search, live events, and how long anything took. The history must carry marks
+What live readers held at the end, and what searches found, is judged when the reading has it
+(tests/faults/watching.py). Not judged: how long anything took. The history must carry marks
 (tests/faults/history.py).
 """
 
@@ -18,42 +19,11 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from tests.faults.history import CREATIONS, ApplicationReading, Ask, ChatReading, Exchange, Json, Reading
-
-
-class Rule(StrEnum):
-    """What can be wrong with a history."""
-
-    LOST = "acknowledged, and not there"
-    ALTERED = "there with other content than was acknowledged"
-    NUMBERS = "numbers are not exactly 1..n"
-    INVENTED = "there, and nobody asked for it"
-    REFUSED = "refused, and done all the same"
-    TWICE = "sent once, done twice"
-    ORDER = "answered before another was sent, and numbered after it"
-    REVISIONS = "revisions are not one per change"
-    COUNTS = "a count is not the number of rows"
-    BATCH = "a batch is torn"
-    REPLAY = "a repeated key was answered otherwise than the first time"
-    ANSWER = "the answer is not what was asked for"
-    STALE = "a read does not show what was acknowledged before it"
-    VANISHED = "a read showed what is not there at the end"
-    DENIED = "refused without a reason"
-    CHANGES = "changed_after does not agree with the list"
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """One broken promise."""
-
-    rule: Rule
-    detail: str
-
-    def __str__(self) -> str:
-        return f"{self.rule}: {self.detail}"
+from tests.faults.rules import Rule, Violation
+from tests.faults.watching import judge_copies, judge_searches
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +70,8 @@ def _check_application(exchanges: list[Exchange], reading: ApplicationReading) -
     yield from _replays(openings)
     yield from _mismatches([one for one in exchanges if one.ask is Ask.CHAT])
     yield from _counts(reading.application, "chats_count", len(reading.chats))
+    yield from judge_copies(reading)
+    yield from judge_searches(reading)
     by_chat: dict[int, list[Exchange]] = defaultdict(list)
     for exchange in exchanges:
         if exchange.chat is not None:
@@ -136,6 +108,7 @@ def _numbered_rows(intents: list[Intent], rows: list[Row]) -> Iterator[Violation
     """Numbers, owners, acknowledged numbers and order: the same rules for chats and for messages."""
     if [row.number for row in rows] != list(range(1, len(rows) + 1)):
         yield Violation(Rule.NUMBERS, f"{[row.number for row in rows]}")
+    yield from _given_once(intents)
     owners = _owners(intents)
     seen: dict[str, int] = {}
     for row in rows:
@@ -151,6 +124,15 @@ def _numbered_rows(intents: list[Intent], rows: list[Row]) -> Iterator[Violation
         yield from _kept_numbers(intent, seen)
     placed = [(row.number, owners[row.mark]) for row in rows if row.mark is not None and row.mark in owners]
     yield from _order([(number, one.sent_at, one.answered_at) for number, one in placed], "number")
+
+
+def _given_once(intents: Iterable[Intent]) -> Iterator[Violation]:
+    """No number was acknowledged to two creations."""
+    holders: dict[int, Intent] = {}
+    for intent in intents:
+        for number in {answer["number"] for attempt in intent.acknowledged for answer in attempt.answers}:
+            if holders.setdefault(number, intent) is not intent:
+                yield Violation(Rule.REUSED, f"number {number}: {holders[number]} and {intent}")
 
 
 def _kept_numbers(intent: Intent, numbers: dict[str, int]) -> Iterator[Violation]:

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from tests.api.problems import expect_problem
 from tests.client import ChatAt, Client
 from tests.houses import House
 from tests.raw_http import chunk, connection, head
@@ -22,6 +23,14 @@ async def test_rubbish_after_a_request_does_not_take_its_answer(house: House, ch
         refusal = await raw.answer()
         assert (refusal.status_code, refusal.headers["connection"]) == (400, "close")
         assert await raw.reader.read() == b""
+
+
+async def test_a_malformed_request_is_not_refused_in_the_name_of_the_one_before_it(house: House) -> None:
+    """Sent together: an unknown method is 405, and the bytes that follow it are 400."""
+    async with connection(house) as raw:
+        await raw.send(head("PROPFIND", "/applications") + b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        expect_problem(await raw.answer(), 405, "method_not_allowed")
+        expect_problem(await raw.answer(), 400, "invalid")
 
 
 async def test_a_broken_body_is_refused_and_posts_nothing(house: House, chat: ChatAt) -> None:

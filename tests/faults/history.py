@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -106,11 +106,47 @@ class ChatReading:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """One event as a live reader got it: name, id, the message in it, and the id that it had to be above."""
+
+    name: str
+    id: int
+    above: int
+    number: int
+    revision: int
+    deleted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """What a live reader of one chat holds at the end, by number, and every event that it was told."""
+
+    chat: int
+    messages: list[Json]
+    events: list[Told]
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """A search and what it found: of a chat everything; of an application (no chat) the first page of `limit`."""
+
+    q: str
+    found: list[Json]
+    chat: int | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ApplicationReading:
-    """One application as it is readable at the end: itself and its chats by number."""
+    """One application as it is readable at the end: itself and its chats by number.
+
+    Live readers and searches are judged if there were any.
+    """
 
     application: Json
     chats: list[ChatReading]
+    copies: list[Copy] = field(default_factory=list)
+    searches: list[Searched] = field(default_factory=list)
 
 
 Reading = Mapping[str, ApplicationReading]

@@ -52,11 +52,15 @@ class Known:
 
 
 class Load:
-    """Clients of one server, their common knowledge and their log."""
+    """Clients of one server, their common knowledge and their log.
+
+    `surprises` are answers to requests that must be refused, and were not, or otherwise.
+    """
 
     def __init__(self, client: Client, seed: str, clients: int) -> None:
         self.client = client
         self.history: list[Exchange] = []
+        self.surprises: list[str] = []
         self.applications: list[Known] = []
         self._seed = seed
         self._clients = clients
@@ -109,7 +113,26 @@ class Load:
     async def broken_promises(self) -> list[str]:
         """Settle, read everything there is, and let the checker judge. The server must be there."""
         await self.settle()
-        return [str(one) for one in check(self.history, await read_everything(self.client, self.tokens))]
+        violations = check(self.history, await read_everything(self.client, self.tokens))
+        return [*self.surprises, *(str(one) for one in violations)]
+
+    async def serves(self) -> bool:
+        """Whether a message that is posted now is acknowledged and read, and a search answered."""
+        known = self.applications[0]
+        mark = self._mark()
+        asked = Exchange(Ask.POST, known.token, 0.0, chat=known.chats[0], payload={"sender": mark, "body": mark})
+        done = await self._send(known, asked)
+        if not done.acknowledged:
+            return False
+        target = done.answer["number"]
+        read = await self._send(known, Exchange(Ask.READ, known.token, 0.0, chat=known.chats[0], target=target))
+        if not read.acknowledged:
+            return False
+        path = f"/applications/{known.token}/chats/{known.chats[0]}/messages/search"
+        try:
+            return (await self.client.get(path, params={"q": mark})).status_code == 200
+        except httpx.TransportError:
+            return False
 
     async def settle(self) -> None:
         """Send every unanswered key again until it is answered; then no keyed request is left in doubt."""
@@ -219,15 +242,17 @@ class Load:
         """An empty body: 400, and no number is used up."""
         payload = {"sender": self._mark(), "body": ""}
         asked = Exchange(Ask.POST, known.token, 0.0, chat=self._chat(chance, known), payload=payload)
-        done = await self._send(known, asked)
-        assert done.unknown or done.status == 400, str(done)
+        self._expect(400, await self._send(known, asked))
 
     async def _mismatch(self, chance: random.Random, known: Known) -> None:
         """A key that was answered, with another payload: 422, and nothing happens."""
         if known.keyed:
             other = chance.choice(known.keyed)
-            done = await self._send(known, replace(other, payload=self._payload(chance, other.ask)))
-            assert done.unknown or done.status == 422, str(done)
+            self._expect(422, await self._send(known, replace(other, payload=self._payload(chance, other.ask))))
+
+    def _expect(self, status: int, done: Exchange) -> None:
+        if not done.unknown and done.status != status:
+            self.surprises.append(f"wanted {status}: {done}")
 
     async def _again(self, known: Known, one: Exchange) -> None:
         await self._send(known, one)
@@ -245,6 +270,7 @@ class Load:
         except httpx.TransportError:
             done = asked
             self.history.append(done)
+            await asyncio.sleep(BACKOFF_S)
         else:
             self.history.append(done)
         self._learn(known, done)

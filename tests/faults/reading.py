@@ -13,17 +13,19 @@ SETTLE_TIMEOUT_S = 30.0
 SETTLE_INTERVAL_S = 0.1
 
 
-async def read_everything(client: Client, tokens: Iterable[str]) -> dict[str, ApplicationReading]:
+async def read_everything(
+    client: Client, tokens: Iterable[str], settle_s: float = SETTLE_TIMEOUT_S
+) -> dict[str, ApplicationReading]:
     """Read each application whole; one that is 404 is left out.
 
-    Counts may lag for a moment: they get SETTLE_TIMEOUT_S to become right.
+    Counts may lag for a moment: they get `settle_s` to become right.
     """
     there = [token for token in tokens if (await client.get(f"/applications/{token}")).status_code != 404]
-    return {token: await _read_application(client, token) for token in there}
+    return {token: await _read_application(client, token, settle_s) for token in there}
 
 
-async def _read_application(client: Client, token: str) -> ApplicationReading:
-    deadline = asyncio.get_running_loop().time() + SETTLE_TIMEOUT_S
+async def _read_application(client: Client, token: str, settle_s: float) -> ApplicationReading:
+    deadline = asyncio.get_running_loop().time() + settle_s
     while True:
         chats = await _pages(client, f"/applications/{token}/chats", "after", "number")
         read = [await _read_chat(client, token, chat) for chat in chats]

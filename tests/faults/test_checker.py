@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from tests.checker import Rule, check
-from tests.faults.history import Ask
+from tests.checker import check
+from tests.faults.history import Ask, Copy, Searched, Told
 from tests.faults.perfect_server import TOKEN, PerfectServer, a_right_history
+from tests.faults.rules import Rule
 
 
 class Planted:
@@ -29,6 +30,10 @@ class Planted:
         self.application = self.reading[TOKEN].application
         self.chats = self.reading[TOKEN].chats
         self.chat, self.rows, self.changes = self.chats[0].chat, self.chats[0].messages, self.chats[0].changes
+        self.copy = Copy(1, copy.deepcopy(self.rows), [Told("message.created", 5, 3, 4, 5, deleted=False)])
+        self.search = Searched("BODY", [row for row in reversed(self.rows) if "body" in (row["body"] or "")], chat=1)
+        self.reading[TOKEN].copies.append(self.copy)
+        self.reading[TOKEN].searches.append(self.search)
 
     def alter(self, position: int, **fields: Any) -> None:
         """Change one exchange."""
@@ -296,6 +301,46 @@ def changes_out_of_order(planted: Planted) -> None:
     planted.changes.reverse()
 
 
+def number_given_twice(planted: Planted) -> None:
+    """Two posts were answered with one number."""
+    planted.answer(9)["number"] = 2
+
+
+def event_never_told(planted: Planted) -> None:
+    """A live reader lacks a message that is there."""
+    planted.copy.messages.pop()
+
+
+def event_with_an_older_state(planted: Planted) -> None:
+    """A live reader holds a message as it was before its edit."""
+    planted.copy.messages[1] = planted.copy.messages[1] | {"body": "before", "revision": 2}
+
+
+def event_told_twice(planted: Planted) -> None:
+    """The same change came to a live reader again."""
+    planted.copy.events.append(replace(planted.copy.events[-1], above=planted.copy.events[-1].id))
+
+
+def event_under_a_wrong_name(planted: Planted) -> None:
+    """A deletion came as an update."""
+    planted.copy.events[0] = replace(planted.copy.events[0], deleted=True)
+
+
+def search_that_misses(planted: Planted) -> None:
+    """A search leaves out a message that matches."""
+    planted.search.found.pop()
+
+
+def search_that_finds_the_deleted(planted: Planted) -> None:
+    """A search shows a message that was deleted."""
+    planted.search.found.append(planted.history[1].answer)
+
+
+def search_of_an_old_body(planted: Planted) -> None:
+    """A search shows an edited message as it was before."""
+    planted.search.found[-1] = planted.search.found[-1] | {"body": "body before"}
+
+
 FAULTS: dict[Callable[[Planted], None], Rule] = {
     lost_message: Rule.LOST,
     lost_application: Rule.LOST,
@@ -340,6 +385,14 @@ FAULTS: dict[Callable[[Planted], None], Rule] = {
     needless_mismatch: Rule.DENIED,
     changes_incomplete: Rule.CHANGES,
     changes_out_of_order: Rule.CHANGES,
+    number_given_twice: Rule.REUSED,
+    event_never_told: Rule.LIVE,
+    event_with_an_older_state: Rule.LIVE,
+    event_told_twice: Rule.EVENTS,
+    event_under_a_wrong_name: Rule.EVENTS,
+    search_that_misses: Rule.SEARCH,
+    search_that_finds_the_deleted: Rule.SEARCH,
+    search_of_an_old_body: Rule.SEARCH,
 }
 
 

@@ -1,14 +1,17 @@
-"""A wire between the processes under test and one of their servers, that can be cut, or fall silent.
+"""A wire between the processes under test and one of their servers, that can be cut, slow down, or fall silent.
 
     with Wire("127.0.0.1", 6379) as wire:      # listens on 127.0.0.1:wire.port
         wire.hold()                            # nothing passes in either direction, and nothing is lost
         wire.holds(b"mark")                    # whether a request with these bytes is held
         wire.hold_answers(after=b"mark")       # from the request on that holds these bytes, no answer passes
         wire.cut()                             # connections are reset, with what they held; new ones are refused
+        wire.halve()                           # of the next piece on each connection one half passes; then it is reset
+        wire.delay(0.05)                       # every piece passes so many seconds late
         wire.mend()                            # everything passes again, first of all what was held
 
 It stands for a server that is away where the test must know to which request it still answered, or where the
-server is shared with other tests. Nothing is stood in for: what passes goes to the real server.
+server is shared with other tests. Nothing is stood in for: what passes goes to the real server. `also` puts several
+servers behind one wire: each connection goes to the next one that takes it.
 
 It runs in a thread of its own, so that the test may wait for a process that talks through it.
 """
@@ -34,7 +37,8 @@ class Wire:
     """One listening port, and one server behind it."""
 
     def __init__(self, host: str, port: int) -> None:
-        self._behind = host, port
+        self._behind = [(host, port)]
+        self._turn = 0
         self.port = free_port()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"wire to {port}", daemon=True)
@@ -45,6 +49,8 @@ class Wire:
         self._answers = asyncio.Event()
         self._mark: bytes | None = None
         self._held: list[bytes] = []
+        self._late_s = 0.0
+        self._halving = False
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -69,6 +75,10 @@ class Wire:
         account, at, _ = parts.netloc.rpartition("@")
         return urlunsplit(parts._replace(netloc=f"{account}{at}127.0.0.1:{self.port}"))
 
+    def also(self, host: str, port: int) -> None:
+        """Another server behind this wire; before any connection is made."""
+        self._behind.append((host, port))
+
     def hold(self) -> None:
         """From now on nothing passes. Connections stay open, and new ones are taken."""
         self._run(self._hold())
@@ -85,8 +95,17 @@ class Wire:
         """Reset all connections and refuse new ones. What was held is lost."""
         self._run(self._cut())
 
+    def halve(self) -> None:
+        """On each connection, pass half of the next piece, in whichever direction, and reset the connection."""
+        self._halving = True
+
+    def delay(self, late_s: float) -> None:
+        """Let every piece wait before it passes."""
+        self._late_s = late_s
+
     def mend(self) -> None:
-        """Let everything pass, and take connections."""
+        """Let everything pass, whole and at once, and take connections."""
+        self._halving, self._late_s = False, 0.0
         self._run(self._mend())
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -122,16 +141,24 @@ class Wire:
             await asyncio.wait(self._pumps)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            server_reader, server_writer = await asyncio.open_connection(*self._behind)
-        except OSError:
+        reached = await self._reach()
+        if reached is None:
             writer.transport.abort()
             return
+        server_reader, server_writer = reached
         self._ends |= {writer, server_writer}
         for source, target, gate in ((reader, server_writer, self._requests), (server_reader, writer, self._answers)):
             pump = asyncio.create_task(self._pump(source, target, gate))
             self._pumps.add(pump)
             pump.add_done_callback(self._pumps.discard)
+
+    async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """A connection to the next server that takes one."""
+        for _ in self._behind:
+            self._turn += 1
+            with contextlib.suppress(OSError):
+                return await asyncio.open_connection(*self._behind[self._turn % len(self._behind)])
+        return None
 
     async def _pump(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, gate: asyncio.Event) -> None:
         try:
@@ -143,6 +170,12 @@ class Wire:
                         if not gate.is_set():
                             self._held.append(piece)
                     await gate.wait()
+                    if self._late_s:
+                        await asyncio.sleep(self._late_s)
+                    if self._halving:
+                        target.write(piece[: len(piece) // 2])
+                        await target.drain()
+                        break
                     target.write(piece)
                     await target.drain()
         finally:

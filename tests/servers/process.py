@@ -105,6 +105,12 @@ class Server:
         return self.folder / "data"
 
     @property
+    def pid(self) -> int:
+        """The process id, once it was started; of Elasticsearch that of its launcher."""
+        assert self._process is not None, f"{self!r} was not started"
+        return self._process.pid
+
+    @property
     def running(self) -> bool:
         """Whether the process is alive, frozen or not."""
         return self._process is not None and self._process.poll() is None

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from chat_system.web.app import App
 
 HEAD_MAX_BYTES = 64 * 1024
-"""Request line and headers. A client that sends more is refused and cut off."""
+"""Request line and headers. Who goes on sending beyond that is refused and cut off."""
 
 HEAD_S = 20.0
 """From a request's first byte to the end of its headers."""
@@ -100,6 +100,7 @@ class Connection(asyncio.Protocol):
     """One connection, as asyncio and httptools know it, and as those who answer its requests do."""
 
     __slots__ = (
+        "_begun",
         "_closed",
         "_connections",
         "_head_bytes",
@@ -131,7 +132,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self.client = ""
         # What is being parsed, and the request whose body is still coming.
-        self._received = b""
+        self._received, self._begun = b"", 0
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         self._in_head, self._head_bytes = False, 0
@@ -164,7 +165,7 @@ class Connection(asyncio.Protocol):
         """Let the parser call the methods below."""
         if self._is_deaf or self._parser is None:
             return
-        self._received = data
+        self._received, self._begun = data, 0
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -213,6 +214,7 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """A request's first byte."""
         self._in_head, self._head_bytes = True, 0
+        self._begun += 1
         self._url, self._headers = b"", {}
         self._since = self._connections.loop.time()
 
@@ -406,7 +408,8 @@ class Connection(asyncio.Protocol):
             self._tell_refusal()
 
     def _tell_refusal(self) -> None:
-        line = REQUEST_LINE.match(self._received)
+        # Behind another request the place where it begins is not known.
+        line = REQUEST_LINE.match(self._received) if self._begun <= 1 else None
         method, path = (line[1].decode(), line[2].decode("latin-1")) if line else ("", "")
         status, headers, body = self._connections.app.refuse_malformed(method, path)
         if not self._transport.is_closing():
