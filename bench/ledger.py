@@ -64,13 +64,12 @@ def points(history: Path) -> Iterator[Point]:
 
 
 def by_row(found: Sequence[Point]) -> dict[tuple[str, str], list[Point]]:
-    """The points of each row, by its label and its limit's, in the order in which the last runs have them."""
+    """The points of each row, by its label and its limit's: of the rows that their scenario's last run has."""
+    last_run = {point.row["scenario"]: point.run["date"] for point in found}
     rows: dict[tuple[str, str], list[Point]] = {}
     for point in found:
-        key = (point.row["label"], point.row["limit"]["label"])
-        rows.setdefault(key, []).append(point)
-    last = {key: index for index, key in enumerate((p.row["label"], p.row["limit"]["label"]) for p in found)}
-    return {key: rows[key] for key in sorted(rows, key=lambda key: last[key])}
+        rows.setdefault((point.row["label"], point.row["limit"]["label"]), []).append(point)
+    return {key: seen for key, seen in rows.items() if seen[-1].run["date"] == last_run[seen[-1].row["scenario"]]}
 
 
 def table(rows: Mapping[tuple[str, str], Sequence[Point]]) -> str:
