@@ -46,13 +46,24 @@ class ServerDidNotStart(AssertionError):
     """The process ended, or did not answer in START_TIMEOUT_S; the message carries the end of its log."""
 
 
+_given: set[int] = set()
+"""Ports are given once: what asked for one may bind it much later, or again and again."""
+
+
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody holds, and that no outgoing connection will be given."""
+    """A TCP port of 127.0.0.1 that nobody holds or was given, and that no outgoing connection will be given.
+
+    Of the processes of one run of the tests each has ports of its own.
+    """
+    part = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    parts = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     for _ in range(1000):
-        port = random.randrange(PORTS_FROM, PORTS_BELOW)
+        port = random.randrange(PORTS_FROM + part, PORTS_BELOW, parts)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            return port
+            if port not in _given:
+                _given.add(port)
+                return port
     raise AssertionError("no port is free")
 
 
