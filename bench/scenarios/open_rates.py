@@ -111,6 +111,7 @@ def set_up_twice(house: str, bench: Workbench, stack: ExitStack) -> Stage:
             "top_per_s": rate,
             "again_per_s": again,
             "again_s": time.monotonic() - ended_at,
+            "resident_mib": resident_mib,
             "grown_mib": grown_mib,
         }
 
@@ -125,7 +126,7 @@ def set_up_twice(house: str, bench: Workbench, stack: ExitStack) -> Stage:
             ),
             Row(f"{label}: refused", "twice", "refused_per_s", "req/s", "twice", top_label, "top_per_s"),
             Row(f"{label}: refusal p99", "twice", "refused_p99_ms", "ms", "twice", "accepted, p99", "p99_ms"),
-            Row(f"{label}: memory grown", "twice", "grown_mib", "MiB", "twice", "the same", "grown_mib"),
+            Row(f"{label}: memory grown", "twice", "grown_mib", "MiB", "twice", "before", "resident_mib"),
             Row(
                 f"{label}: as before after", *("twice", "again_s", "s"), *("twice", "the same", "again_s"),
                 goal=Goal("figure", "at_most", AGAIN_WITHIN_S),
