@@ -16,9 +16,9 @@ import gc
 import itertools
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 import uvloop
 
@@ -26,6 +26,8 @@ from bench.measure import Sample, Wrong, percentile
 
 PATIENCE_S = 30.0
 SHOWN_OF_AN_ANSWER = 2_000
+
+T = TypeVar("T")
 
 _NUMBER = re.compile(rb'"number": ?(\d+)')
 
@@ -92,10 +94,15 @@ def run_load(load: Load) -> Answers:
     Raises:
         Wrong: an answer had another status, a connection was closed, or no answer came for PATIENCE_S.
     """
+    return run_alone(_run(load))
+
+
+def run_alone(work: Coroutine[None, None, T]) -> T:
+    """Run a load on an event loop of its own, without the collector: a pause of the client would be the server's."""
     gc.collect()
     gc.disable()
     try:
-        return uvloop.run(_run(load))
+        return uvloop.run(work)
     finally:
         gc.enable()
 

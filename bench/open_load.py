@@ -10,15 +10,12 @@ Not promised: more than one request under way on a connection, chunked answers.
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import time
 from collections import deque
 from dataclasses import dataclass
 
-import uvloop
-
-from bench.load import PATIENCE_S, SHOWN_OF_AN_ANSWER, Exchange
+from bench.load import PATIENCE_S, SHOWN_OF_AN_ANSWER, Exchange, run_alone
 from bench.measure import Sample, Wrong, percentile
 
 TICK_S = 0.001
@@ -73,12 +70,7 @@ def run_open_load(load: OpenLoad) -> OpenAnswers:
     Raises:
         Wrong: an answer had an unexpected status, a connection was closed, or no answer came for PATIENCE_S.
     """
-    gc.collect()
-    gc.disable()
-    try:
-        return uvloop.run(_run(load))
-    finally:
-        gc.enable()
+    return run_alone(_run(load))
 
 
 class _Open:

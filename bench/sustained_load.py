@@ -11,16 +11,14 @@ It runs in the client's process.
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import redis.asyncio
-import uvloop
 
-from bench.load import PATIENCE_S, SHOWN_OF_AN_ANSWER, Exchange
+from bench.load import PATIENCE_S, SHOWN_OF_AN_ANSWER, Exchange, run_alone
 from bench.measure import Wrong
 
 LOOK_S = 0.03
@@ -71,12 +69,7 @@ def run_sustained_load(load: SustainedLoad) -> Window:
     Raises:
         Wrong: a message was not accepted.
     """
-    gc.collect()
-    gc.disable()
-    try:
-        return uvloop.run(_run(load))
-    finally:
-        gc.enable()
+    return run_alone(_run(load))
 
 
 class _Gate:

@@ -12,9 +12,10 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from bench.api import Api
 from bench.bare import NOTHING
 from bench.houses import Server
-from bench.measure import Contestant, Goal, Row, Sample, Stage, percentile
+from bench.measure import Contestant, Goal, Row, Sample, Stage, Wrong, percentile
 from bench.open_load import OpenLoad, run_open_load
 from bench.scenarios.posting import BARE, CHATS, CHATS_PER_APPLICATION, Poster
 from bench.workbench import Workbench
@@ -48,7 +49,21 @@ class RatePoster(Poster):
             rate_per_s=rate_per_s,
             refusals=refusals,
         )
-        return self.bench.in_client(run_open_load, load).sample()
+        answers = self.bench.in_client(run_open_load, load)
+        self.acknowledged += answers.accepted
+        return answers.sample()
+
+    def check(self, api: Api) -> None:
+        """Check that the chats hold 1 to n each, and together what was acknowledged: whichever was refused.
+
+        Raises:
+            Wrong: it is not so.
+        """
+        held = [list(api.numbers(chat)) for chat in self.chats]
+        if any(numbers != list(range(1, len(numbers) + 1)) for numbers in held):
+            raise Wrong("a chat does not list 1 to n")
+        if sum(map(len, held)) != self.acknowledged:
+            raise Wrong(f"{self.acknowledged} messages were acknowledged, and {sum(map(len, held))} are there")
 
 
 def set_up_half(house: str, bench: Workbench, stack: ExitStack) -> Stage:
@@ -86,6 +101,7 @@ def set_up_half(house: str, bench: Workbench, stack: ExitStack) -> Stage:
             ),
         ],
         rest=server.rest,
+        check=lambda: poster.check(server.api),
     )
 
 
@@ -133,6 +149,7 @@ def set_up_twice(house: str, bench: Workbench, stack: ExitStack) -> Stage:
             ),
         ],
         rest=server.rest,
+        check=lambda: poster.check(server.api),
     )  # fmt: skip
 
 
