@@ -11,15 +11,12 @@ Not promised: a full parser of server-sent events. Ids are read, data is not.
 from __future__ import annotations
 
 import asyncio
-import gc
 import re
 import time
 from dataclasses import dataclass
 from typing import cast
 
-import uvloop
-
-from bench.load import PATIENCE_S, SHOWN_OF_AN_ANSWER, Exchange, get_request
+from bench.load import PATIENCE_S, SHOWN_OF_AN_ANSWER, Exchange, get_request, run_alone
 from bench.measure import Sample, Wrong, percentile
 
 CACHED_READS = 256
@@ -69,12 +66,7 @@ def run_live_load(load: LiveLoad) -> Deliveries:
     Raises:
         Wrong: a stream ended, skipped or repeated an event, a post was refused, or events were late.
     """
-    gc.collect()
-    gc.disable()
-    try:
-        return uvloop.run(_run(load))
-    finally:
-        gc.enable()
+    return run_alone(_run(load))
 
 
 def event_ids(data: bytes) -> tuple[list[int], bytes]:
