@@ -58,7 +58,9 @@ _FIRST = itemgetter(0)
 class Insert:
     """An INSERT that writes many rows with few statements: one more statement costs the driver as much as a row."""
 
-    def __init__(self, into: str, *, or_else: str = "ABORT") -> None:
+    def __init__(self, into: str, *, or_else: str = "FAIL") -> None:
+        # FAIL, not ABORT: what a failing statement has written goes with its transaction, so SQLite need not keep
+        # each page that it changes in a journal of the statement's own.
         row = f"({', '.join('?' * (into.count(',') + 1))})"
         self._of_rows = [
             f"INSERT OR {or_else} INTO {into} VALUES {', '.join([row] * rows)}" for rows in range(ROWS_PER_INSERT + 1)
@@ -156,6 +158,8 @@ class Database:
                 f"The database {path} can't use a write-ahead log: is its folder on a network disk?"
             )
         self._writer.execute("PRAGMA synchronous = FULL")
+        # Journals of statements that do need one: in a file of their own they cost system calls.
+        self._writer.execute("PRAGMA temp_store = MEMORY")
         self._reader = self._connect(READER_CACHE_KIB)
         self._reader.execute("PRAGMA query_only = ON")
         self._scanner = threading.local()
@@ -378,21 +382,23 @@ class Database:
             forget()
 
     def _settle(self, writes: list[_Write], transaction: Transaction | None, error: Exception | None) -> None:
-        """Back on the loop: tell everyone, and go on with what has queued."""
-        if transaction is None or error is not None:
+        """Back on the loop: go on with what has queued, and tell everyone."""
+        if transaction is not None:
+            telemetry.FLUSH_UNITS.observe(len(writes))
+            # Announce after the commit: a woken reader must find what it was woken for.
+            for announce in transaction.after_commit.values():
+                announce()
+        # First the disk gets its next work: while it does that, all these are answered.
+        self._flush()
+        if transaction is None:
             reason = _unavailable("written", error or sqlite3.Error("no transaction"))
             for write in writes:
                 unavailable = Unavailable(reason.detail)
                 unavailable.__cause__ = error
                 _resolve(write, unavailable)
         else:
-            telemetry.FLUSH_UNITS.observe(len(writes))
-            # Announce after the commit: a woken reader must find what it was woken for.
-            for announce in transaction.after_commit.values():
-                announce()
             for write in writes:
                 _resolve(write, write.result)
-        self._flush()
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -36,8 +36,8 @@ from chat_system.ports import Backlog, Entry, Projection, SetAside
 COUNTERS_MAX = 100_000
 """How many chats' counters are kept in memory; beyond it all are forgotten and seeded again as needed."""
 
-QUEUE_MAX_MESSAGES = 20_000
-"""How many messages may wait for the index while others are being posted. A search reads them in about 10 ms."""
+QUEUE_MAX_MESSAGES = 100_000
+"""How many messages may wait for the index while others are being posted. A search reads them in about 30 ms."""
 
 QUIET_S = 0.25
 """How long no one must have posted for the index to be brought up to date."""
@@ -119,13 +119,12 @@ class EmbeddedJournal:
         self._posted = self._requeued = 0
         self.forget()
 
-    async def append(self, application: ApplicationId, change: Change, *, once: Once | None = None) -> Receipt:
+    def append(self, application: ApplicationId, change: Change, *, once: Once | None = None) -> Awaitable[Receipt]:
         """See `ports.Journal.append`."""
         unit = partial(self._records[type(change)], application, change)
         if once is not None:
             unit = partial(_record_once, application, once, unit)
-        receipt: Receipt = await self._database.write(unit, size=_size(change))
-        return receipt
+        return self._database.write(unit, size=_size(change))
 
     async def receipt(self, application: ApplicationId, once: Once) -> Receipt | None:
         """See `ports.Journal.receipt`."""

@@ -97,6 +97,10 @@ class EmbeddedStore:
             self._tokens[token] = application
         return application
 
+    def recall(self, token: str) -> ApplicationId | None:
+        """See `ports.Store.recall`."""
+        return self._tokens.get(token)
+
     async def application(self, application: ApplicationId) -> Application:
         """See `ports.Store.application`."""
         found = self._database.read(
