@@ -9,7 +9,7 @@ Every tenant-scoped method takes the application first.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal, Protocol
 
@@ -110,7 +110,7 @@ class Source(Protocol):
 class Journal(Source, Protocol):
     """Accepts facts: allots numbers and revisions, and records, in one atomic and durable step."""
 
-    async def append(self, application: ApplicationId, change: Change, *, once: Once | None = None) -> Receipt:
+    def append(self, application: ApplicationId, change: Change, *, once: Once | None = None) -> Awaitable[Receipt]:
         """Record a change of one chat and return what it was allotted.
 
         When this returns, the change survives the crash of any process and the loss of power, and every
@@ -151,7 +151,10 @@ class Store(Protocol):
         """
 
     async def resolve(self, token: str) -> ApplicationId | None:
-        """The application that a token opens. Cheap: every request asks."""
+        """The application that a token opens."""
+
+    def recall(self, token: str) -> ApplicationId | None:
+        """The same from memory, for every request asks. None says nothing: then `resolve` it."""
 
     async def application(self, application: ApplicationId) -> Application:
         """Raises NotFound when it was erased."""

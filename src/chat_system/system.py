@@ -11,6 +11,8 @@ import asyncio
 import base64
 import secrets
 from collections.abc import AsyncIterator, Sequence
+from functools import lru_cache
+from itertools import count
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -77,6 +79,10 @@ class ChatSystem:
                 return application
         raise NotFound
 
+    def recall(self, token: str) -> ApplicationId | None:
+        """The application that a token is remembered to open; None when it has to be opened."""
+        return self._store.recall(token)
+
     async def application(self, application: ApplicationId) -> Application:
         """Read an application. Raises NotFound."""
         return await self._store.application(application)
@@ -134,14 +140,14 @@ class ChatSystem:
     ) -> tuple[Message, bool]:
         """Post one message. The flag says that `once` was a repeat. Raises NotFound."""
         receipt = await self._journal.append(application, PostMessages(chat, [new]), once=once)
-        return _posted(new, receipt, 0), receipt.replayed
+        return _posted([new], receipt)[0], receipt.replayed
 
     async def post_messages(
         self, application: ApplicationId, chat: int, new: list[NewMessage], *, once: Once | None = None
     ) -> tuple[list[Message], bool]:
         """Post all of the messages, consecutively, or none. Raises NotFound."""
         receipt = await self._journal.append(application, PostMessages(chat, new), once=once)
-        return [_posted(message, receipt, index) for index, message in enumerate(new)], receipt.replayed
+        return _posted(new, receipt), receipt.replayed
 
     async def import_messages(
         self, application: ApplicationId, chat: int, new: list[NewMessage], *, sent_at: list[int], once: Once
@@ -287,17 +293,25 @@ def check_query(query: str) -> str:
     return query
 
 
-def _posted(new: NewMessage, receipt: Receipt, index: int) -> Message:
-    at = rfc3339(receipt.at)
-    return Message(
-        receipt.number + index,
-        new.sender,
-        new.body,
-        raw(encode_metadata(new.metadata)) if new.metadata is not None else None,
-        receipt.revision + index,
-        at,
-        at,
-    )
+# Those that were recorded together have one time.
+_shown_at = lru_cache(maxsize=64)(rfc3339)
+
+
+def _posted(new: Sequence[NewMessage], receipt: Receipt) -> list[Message]:
+    """Messages as they were recorded."""
+    at = _shown_at(receipt.at)
+    return [
+        Message(
+            number,
+            message.sender,
+            message.body,
+            None if message.metadata is None else raw(encode_metadata(message.metadata)),
+            revision,
+            at,
+            at,
+        )
+        for message, number, revision in zip(new, count(receipt.number), count(receipt.revision), strict=False)
+    ]
 
 
 def _edit(chat: int, current: Message, edit: MessageEdit) -> EditMessage | None:

@@ -24,11 +24,11 @@ PORTS: dict[str, type] = {
 # what operators do to the whole house.
 HOUSE_WIDE = {
     "journal": {"read", "acknowledge", "set_aside", "asides", "retry", "backlog", "wait", "ping"},
-    "store": {"create_application", "resolve", "applications", "ping", "sweep", "verify", "recount"},
+    "store": {"create_application", "recall", "resolve", "applications", "ping", "sweep", "verify", "recount"},
     "search": {"apply", "ping"},
     "feed": set[str](),
 }
-SYSTEM_WIDE = {"create_application", "open", "applications", "ping", "verify", "recount", "sweep"}
+SYSTEM_WIDE = {"create_application", "open", "recall", "applications", "ping", "verify", "recount", "sweep"}
 
 
 def methods(kind: type) -> Iterator[tuple[str, Callable[..., Any]]]:

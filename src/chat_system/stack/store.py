@@ -160,6 +160,11 @@ class StackStore(Pages):
         self._tokens[token] = application, now + TOKEN_KEPT_S
         return application
 
+    def recall(self, token: str) -> ApplicationId | None:
+        """See `ports.Store.recall`."""
+        known = self._tokens.get(token)
+        return known[0] if known is not None and time.monotonic() < known[1] else None
+
     def forget_tokens(self) -> None:
         """Ask MySQL anew about every token: Redis has lost what it knew of erased applications."""
         # While MySQL is away they are believed all the same: without it nothing of an erased application is found.

@@ -11,9 +11,10 @@ import itertools
 import re
 import secrets
 import time
+from collections.abc import Awaitable
 from typing import Any
 
-from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from chat_system import telemetry
 from chat_system.errors import (
@@ -48,19 +49,13 @@ STREAM_HEADERS: list[Header] = [(b"cache-control", b"no-store"), (b"x-accel-buff
 
 
 class Route:
-    """An operation with what it counts, looked up once."""
+    """An operation with what counts its answers, looked up once."""
+
+    __slots__ = ("answered", "operation")
 
     def __init__(self, operation: Operation) -> None:
         self.operation = operation
-        self.counters: dict[int, Counter] = {}
-        self.seconds: Histogram = telemetry.REQUEST_SECONDS.labels(operation.name)
-
-    def count(self, status: int) -> None:
-        """Count an answer."""
-        counter = self.counters.get(status)
-        if counter is None:
-            counter = self.counters[status] = telemetry.REQUESTS.labels(self.operation.name, str(status))
-        counter.inc()
+        self.answered = telemetry.answered(operation.name)
 
 
 class App:
@@ -92,10 +87,11 @@ class App:
         self._in_flight += 1
         try:
             route, request.parameters = self._find(request)
+            operation = route.operation
             # A full server is not a dead one: whoever asks after its health is answered.
-            if self._in_flight > self._max_in_flight and route.operation.access != "public":
+            if self._in_flight > self._max_in_flight and operation.access != "public":
                 raise Unavailable("The server is answering as many requests as it may.")
-            response = await self._answer(route.operation, request, request_id)
+            response = await self._answer(operation, request, request_id)
         except ChatSystemError as error:
             response = self._refuse(error, request, request_id)
         except ClientGone:
@@ -107,9 +103,13 @@ class App:
             self._in_flight -= 1
         if response is None:
             return
-        await self._send(request, response, request_id)
-        route.count(response.status)
-        route.seconds.observe(time.perf_counter() - started)
+        # A client that takes no answers gets no more of them made.
+        if request.connection.is_congested:
+            await request.connection.drain()
+        lines = _lines(response, request_id, self._guard.grant(request))
+        body = b"" if request.method == "HEAD" else response.body
+        request.connection.answer(request, response.status, lines, body)
+        route.answered.observe(response.status, time.perf_counter() - started)
 
     def refuse_malformed(self, method: str, path: str) -> tuple[int, bytes, bytes]:
         """The answer to what the HTTP parser refuses; method and path are empty if there was no request line."""
@@ -119,7 +119,7 @@ class App:
             found = self._router.find(path.partition("?")[0])
             error = NotFound("There is no such path.") if found is None else MethodNotAllowed(tuple(sorted(found[0])))
         response = problem(error, request_id)
-        self._unrouted.count(response.status)
+        self._unrouted.answered.count(response.status)
         return response.status, _lines(response, request_id, []), response.body
 
     async def keep_going(self) -> None:
@@ -145,30 +145,40 @@ class App:
 
     async def _answer(self, operation: Operation, request: Request, request_id: str) -> Response | None:
         """Call the operation; None when it has answered by itself."""
-        await self._let_in(operation, request)
-        request.body_max_bytes = operation.body_max_bytes
+        entering = self._enter(operation, request)
+        if entering is not None:
+            await entering
         try:
-            if operation.handler is not None:
-                return await operation.handler(self._system, request)
-            return await self._special(operation, request, request_id)
+            if operation.handler is None:
+                return await self._special(operation, request, request_id)
+            if operation.body is not None:
+                request.body_max_bytes = operation.body_max_bytes
+                if not request.body.is_complete:
+                    await request.receive()
+            return await operation.handler(self._system, request)
         except (Invalid, TooLarge, UnsupportedMediaType):
             # What does not exist for the caller is 404 before its input is judged.
             await self._require_parent(operation, request)
             raise
 
-    async def _let_in(self, operation: Operation, request: Request) -> None:
+    def _enter(self, operation: Operation, request: Request) -> Awaitable[None] | None:
+        """Let the request in: done when it returns None, else what it returns has to be awaited."""
         access = operation.access
         if access == "token":
-            await self._guard.enter(request, request.parameters["token"])
-        elif access == "alias":
+            return self._guard.enter(request, request.parameters["token"])
+        if access == "alias":
             token = self._guard.token_of(request)
             # A copy: the router keeps what it has found.
             request.parameters = request.parameters | {"token": token}
-            await self._guard.enter(request, token)
-        elif access == "admin":
-            await self._guard.require_admin(request)
-            if "token" in request.parameters:
-                await self._guard.enter(request, request.parameters["token"])
+            return self._guard.enter(request, token)
+        return self._enter_as_admin(request) if access == "admin" else None
+
+    async def _enter_as_admin(self, request: Request) -> None:
+        await self._guard.require_admin(request)
+        if "token" in request.parameters:
+            entering = self._guard.enter(request, request.parameters["token"])
+            if entering is not None:
+                await entering
 
     async def _require_parent(self, operation: Operation, request: Request) -> None:
         if operation.parent == "chat":
@@ -204,19 +214,11 @@ class App:
                 return Response(204, headers=granted)
         return problem(error, request_id)
 
-    async def _send(self, request: Request, response: Response, request_id: str) -> None:
-        lines = _lines(response, request_id, self._guard.grant(request))
-        body = b"" if request.method == "HEAD" else response.body
-        connection = request.connection
-        # A client that takes no answers gets no more of them made.
-        if connection.is_congested:
-            await connection.drain()
-        connection.answer(request, response.status, lines, body)
-
 
 def _lines(response: Response, request_id: str, granted: list[Header]) -> bytes:
     """The headers of an answer, as they are sent."""
-    more = _joined(response.headers + granted)
+    headers = response.headers + granted if granted else response.headers
+    more = b"%s: %s\r\n" % headers[0] if len(headers) == 1 else _joined(headers)
     if response.status in BODILESS:
         return b"x-request-id: %s\r\n%s" % (request_id.encode(), more)
     return b"x-request-id: %s\r\n%scontent-type: %s\r\ncontent-length: %d\r\n" % (

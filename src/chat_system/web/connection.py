@@ -41,6 +41,9 @@ UNREAD_MAX_BYTES = 64 * 1024
 
 REQUEST_LINE = re.compile(rb"\s*([!#-'*+.^_`|~0-9A-Za-z-]{1,64}) (/\S{0,8192}) HTTP/1\.[01]\r?\n")
 
+METHODS = {method.encode(): method for method in ("GET", "POST", "PATCH", "DELETE", "HEAD", "PUT", "OPTIONS")}
+"""Those that there is no need to decode."""
+
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 CLOSE = b"connection: close\r\n"
 CHUNKED = b"transfer-encoding: chunked\r\n"
@@ -239,9 +242,10 @@ class Connection(asyncio.Protocol):
             url = httptools.parse_url(target)
             raw_path, query = url.path or b"", url.query or b""
         path = raw_path.decode("ascii")
+        method = parser.get_method()
         request = self._incoming = Request(
             self,
-            parser.get_method().decode("ascii"),
+            METHODS.get(method) or method.decode("ascii"),
             unquote(path) if "%" in path else path,
             raw_path,
             query,
@@ -297,7 +301,8 @@ class Connection(asyncio.Protocol):
         # In one piece: a system call costs more than a copy.
         self._transport.write(b"%s%s\r\n%s" % (self._connections.heads[status], headers, body))
         requests.popleft()
-        request.body.discard()
+        if not request.body.is_complete:
+            request.body.discard()
         if is_last:
             self.close()
         elif self._refused and not requests:

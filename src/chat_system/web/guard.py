@@ -143,8 +143,19 @@ class Guard:
             raise Forbidden("An application's token does not open this: it needs the admin key.")
         raise Unauthorized("Send the admin key: Authorization: Bearer <key>.")
 
-    async def enter(self, request: Request, token: str) -> None:
-        """Set the request's application. Raises NotFound, TooMany."""
+    def enter(self, request: Request, token: str) -> Awaitable[None] | None:
+        """Set the request's application: done when it returns None, else what it returns has to be awaited.
+
+        Raises:
+            NotFound, TooMany: here or there.
+        """
+        application = self._system.recall(token)
+        if application is None:
+            return self._open(request, token)
+        request.application = application
+        return self._applications.admit(application)
+
+    async def _open(self, request: Request, token: str) -> None:
         try:
             request.application = await self._system.open(token)
         except NotFound:

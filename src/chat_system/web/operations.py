@@ -52,7 +52,7 @@ def _created(value: Any, location: str | None, *, replayed: bool) -> Response:
 
 
 async def create_application(system: ChatSystem, request: Request) -> Response:
-    new = await request.read(NewApplication, NEW_APPLICATION)
+    new = request.read(NewApplication, NEW_APPLICATION)
     application, replayed = await system.create_application(new, once=request.once("applications"))
     return _created(application, f"/applications/{application.token}", replayed=replayed)
 
@@ -73,12 +73,12 @@ async def read_application(system: ChatSystem, request: Request) -> Response:
 
 
 async def replace_application(system: ChatSystem, request: Request) -> Response:
-    new = await request.read(NewApplication, NEW_APPLICATION)
+    new = request.read(NewApplication, NEW_APPLICATION)
     return _ok(await system.rename_application(request.application, ApplicationEdit(new.name)))
 
 
 async def rename_application(system: ChatSystem, request: Request) -> Response:
-    edit = await request.read(ApplicationEdit, _APPLICATION_EDIT)
+    edit = request.read(ApplicationEdit, _APPLICATION_EDIT)
     return _ok(await system.rename_application(request.application, edit))
 
 
@@ -91,7 +91,7 @@ async def erase_application(system: ChatSystem, request: Request) -> Response:
 
 
 async def create_chat(system: ChatSystem, request: Request) -> Response:
-    new = await request.read(NewChat, NEW_CHAT)
+    new = request.read(NewChat, NEW_CHAT)
     chat, replayed = await system.open_chat(request.application, new, once=request.once("chats"))
     return _created(chat, f"/applications/{request.token}/chats/{chat.number}", replayed=replayed)
 
@@ -107,7 +107,7 @@ async def read_chat(system: ChatSystem, request: Request) -> Response:
 
 
 async def change_chat(system: ChatSystem, request: Request) -> Response:
-    edit = await request.read(ChatEdit, _CHAT_EDIT)
+    edit = request.read(ChatEdit, _CHAT_EDIT)
     return _ok(await system.edit_chat(request.application, request.chat, edit))
 
 
@@ -115,14 +115,14 @@ async def change_chat(system: ChatSystem, request: Request) -> Response:
 
 
 async def create_message(system: ChatSystem, request: Request) -> Response:
-    new = await request.read(NewMessage, NEW_MESSAGE)
+    new = request.read(NewMessage, NEW_MESSAGE)
     once = request.once(f"chats/{request.chat}/messages") if b"idempotency-key" in request.headers else None
     message, replayed = await system.post_message(request.application, request.chat, new, once=once)
     return _created(message, _message_path(request, message), replayed=replayed)
 
 
 async def create_messages(system: ChatSystem, request: Request) -> Response:
-    new = await request.read(NewMessages, NEW_MESSAGES)
+    new = request.read(NewMessages, NEW_MESSAGES)
     once = request.once(f"chats/{request.chat}/messages/batch")
     messages, replayed = await system.post_messages(request.application, request.chat, new.messages, once=once)
     return _created(messages, None, replayed=replayed)
@@ -152,7 +152,7 @@ async def read_message(system: ChatSystem, request: Request) -> Response:
 
 
 async def edit_message(system: ChatSystem, request: Request) -> Response:
-    edit = await request.read(MessageEdit, _MESSAGE_EDIT)
+    edit = request.read(MessageEdit, _MESSAGE_EDIT)
     number = request.parameters["message_number"]
     return _ok(await system.edit_message(request.application, request.chat, number, edit))
 
@@ -220,4 +220,5 @@ def _page(found: Sequence[Any], asked: Window) -> tuple[list[Any], bool]:
 
 
 def _message_path(request: Request, message: Message) -> str:
-    return f"/applications/{request.token}/chats/{request.chat}/messages/{message.number}"
+    parameters = request.parameters
+    return f"/applications/{parameters['token']}/chats/{parameters['number']}/messages/{message.number}"

@@ -189,17 +189,31 @@ class Request:
             self._query = _parse_query(self.query_string)
         return self._query
 
-    async def read(self, kind: type[Checked], decoder: msgspec.json.Decoder[Checked]) -> Checked:
-        """The body as a struct whose `check()` was passed.
+    async def receive(self) -> None:
+        """Wait until the body is complete, if it can be what is wanted.
+
+        Raises:
+            UnsupportedMediaType, TooLarge: what comes would be refused, so it is not waited for.
+            ClientGone: the rest will not come.
+        """
+        self._require_json()
+        length = self.headers.get(b"content-length")
+        if length is not None and int(length) > self.body_max_bytes:
+            raise TooLarge(f"The body may have {self.body_max_bytes} bytes.")
+        await self.body.until_complete(self.body_max_bytes)
+
+    def _require_json(self) -> None:
+        content_type = self.headers.get(b"content-type")
+        if content_type is not None and content_type != JSON and not _JSON_TYPES.fullmatch(content_type):
+            raise UnsupportedMediaType("Send Content-Type: application/json, in UTF-8.")
+
+    def read(self, kind: type[Checked], decoder: msgspec.json.Decoder[Checked]) -> Checked:
+        """The body, which is complete, as a struct whose `check()` was passed.
 
         Raises:
             UnsupportedMediaType, TooLarge, Invalid: as the contract says, before anything is done.
         """
-        content_type = self.headers.get(b"content-type")
-        if content_type is not None and content_type != JSON and not _JSON_TYPES.fullmatch(content_type):
-            raise UnsupportedMediaType("Send Content-Type: application/json, in UTF-8.")
-        if not self.body.is_complete:
-            await self._wait_for_body()
+        self._require_json()
         self._raw = raw = self.body.take(self.body_max_bytes)
         if not raw and kind is NewChat:
             self._raw = raw = b"{}"
@@ -214,12 +228,6 @@ class Request:
             refuse_ambiguous(raw)
         value.check()  # type: ignore[attr-defined]
         return value
-
-    async def _wait_for_body(self) -> None:
-        length = self.headers.get(b"content-length")
-        if length is not None and int(length) > self.body_max_bytes:
-            raise TooLarge(f"The body may have {self.body_max_bytes} bytes.")
-        await self.body.until_complete(self.body_max_bytes)
 
     def once(self, path: str) -> Once | None:
         """The idempotency key with the body that was read, if the request carries one.
@@ -271,16 +279,20 @@ def _find_nul(value: Any) -> str | None:
 
 
 def _is_plain(body: bytes, value: msgspec.Struct) -> bool:
-    """Whether the body has no escape and no more strings than its fields, so that no key can stand twice."""
+    """Whether the body has no U+0000 and no more strings than its fields, so that no key can stand twice."""
+    quotes = body.count(b'"')
     if b"\\" in body:
-        return False
+        if b"\\\\" in body or b"\\u0000" in body:
+            return False
+        # No backslash is itself escaped: each of these escapes its quotation mark.
+        quotes -= body.count(b'\\"')
     # Two quotation marks for each key and each text. A null leaves fewer than that, which is looked at closely.
     if type(value) is NewMessage:
-        return value.metadata is None and body.count(b'"') == (4 if value.sender is None else 8)
+        return value.metadata is None and quotes == (4 if value.sender is None else 8)
     if type(value) is NewMessages:
-        quotes = 2 + sum(4 if message.sender is None else 8 for message in value.messages)
-        return body.count(b'"') == quotes and all(message.metadata is None for message in value.messages)
-    return type(value) is NewApplication and body.count(b'"') == 4
+        expected = 2 + sum([4 if message.sender is None else 8 for message in value.messages])
+        return quotes == expected and all(message.metadata is None for message in value.messages)
+    return type(value) is NewApplication and quotes == 4
 
 
 def _invalid(reason: str) -> Invalid:
