@@ -43,12 +43,19 @@ LOCKED_WAIT_S = 5.0
 LOCKED_RETRY_S = 0.01
 INLINE_MAX_BYTES = 256 * 1024
 """What a transaction may write on the event loop; larger ones are written in the thread."""
+CHECKPOINT_PAGES = 4000
+"""After how many pages of 4 KiB the log is brought into the file, within a COMMIT. SQLite's 1,000 would be one COMMIT
+in forty when many post to many chats."""
 WRITER_CACHE_KIB = 16 * 1024
 READER_CACHE_KIB = 16 * 1024
 SCANNER_CACHE_KIB = 4 * 1024
 SCANNERS = 2
+INLINE_MAX_ROWS = 256
+"""How many rows are written on the event loop; more of them are written by the thread, before its COMMIT."""
 ROWS_PER_INSERT = 32
-"""More of them in one statement gain nothing."""
+"""More of them in one statement gain nothing on the event loop."""
+ROWS_PER_LONG_INSERT = 256
+"""In the thread, which has to get the interpreter's lock back after each statement."""
 STATEMENTS_KEPT = 256
 """Prepared statements that a connection keeps: among them each INSERT for each number of rows."""
 
@@ -62,16 +69,20 @@ class Insert:
         # FAIL, not ABORT: what a failing statement has written goes with its transaction, so SQLite need not keep
         # each page that it changes in a journal of the statement's own.
         row = f"({', '.join('?' * (into.count(',') + 1))})"
-        self._of_rows = [
-            f"INSERT OR {or_else} INTO {into} VALUES {', '.join([row] * rows)}" for rows in range(ROWS_PER_INSERT + 1)
-        ]
+        self._of_rows = {
+            rows: f"INSERT OR {or_else} INTO {into} VALUES {', '.join([row] * rows)}"
+            for rows in (*range(1, ROWS_PER_INSERT + 1), ROWS_PER_LONG_INSERT)
+        }
 
     def write(self, connection: sqlite3.Connection, rows: list[Sequence[Any]]) -> None:
         """Write rows, by the order of their first columns: neighbours in the table are written one after another."""
         rows.sort(key=_FIRST)
-        for start in range(0, len(rows), ROWS_PER_INSERT):
-            piece = rows[start : start + ROWS_PER_INSERT]
-            connection.execute(self._of_rows[len(piece)], list(chain.from_iterable(piece)))
+        start = 0
+        while start < len(rows):
+            left = len(rows) - start
+            size = ROWS_PER_LONG_INSERT if left >= ROWS_PER_LONG_INSERT else min(left, ROWS_PER_INSERT)
+            connection.execute(self._of_rows[size], list(chain.from_iterable(rows[start : start + size])))
+            start += size
 
 
 class Transaction:
@@ -124,6 +135,10 @@ class Transaction:
         for sql, changes in staged.items():
             self._connection.executemany(sql, changes)
 
+    def is_long(self) -> bool:
+        """Whether more is staged than the event loop should write."""
+        return sum(map(len, self._inserts.values())) > INLINE_MAX_ROWS
+
     def catch_up(self) -> None:
         """Write all that was to be written before the COMMIT: from here on the tables tell the whole truth."""
         actions, self.before_commit = self.before_commit, {}
@@ -158,6 +173,7 @@ class Database:
                 f"The database {path} can't use a write-ahead log: is its folder on a network disk?"
             )
         self._writer.execute("PRAGMA synchronous = FULL")
+        self._writer.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         # Journals of statements that do need one: in a file of their own they cost system calls.
         self._writer.execute("PRAGMA temp_store = MEMORY")
         self._reader = self._connect(READER_CACHE_KIB)
@@ -316,7 +332,7 @@ class Database:
             self._jobs.put(lambda: self._commit(writes, transaction))
 
     def _stage(self, writes: list[_Write]) -> Transaction:
-        """Run the units in a fresh transaction, up to its COMMIT. A unit with a defect is taken out."""
+        """Run the units in a fresh transaction. A unit with a defect is taken out."""
         while True:
             self._writer.execute("BEGIN IMMEDIATE")
             transaction = Transaction(self._writer, time.time_ns() // 1_000_000)
@@ -334,15 +350,17 @@ class Database:
                     writes.remove(write)
                     break
             else:
-                transaction.catch_up()
+                if not transaction.is_long():
+                    transaction.catch_up()
                 return transaction
 
     def _commit(self, writes: list[_Write], transaction: Transaction) -> None:
-        """In the thread: make a staged transaction durable."""
+        """In the thread: write what is staged still, and make the transaction durable."""
         started = time.perf_counter()
         try:
+            transaction.catch_up()
             self._writer.execute("COMMIT")
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, everyone is told and the queue goes on
             self._roll_back()
             self._loop.call_soon_threadsafe(self._settle, writes, None, error)
         else:

@@ -12,6 +12,7 @@ import gc
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 
 import uvloop
@@ -27,6 +28,9 @@ from chat_system.web.processes import supervise
 from chat_system.wiring import open_house
 
 SHUTDOWN_S = 20.0
+SWITCH_INTERVAL_S = 0.0001
+"""How long a thread waits for the interpreter's lock before it asks for it. A COMMIT can't begin earlier while the
+event loop is busy, and Python's usual 5 ms are many flushes long."""
 GARBAGE_THRESHOLD = 50_000
 """Allocations between two looks for cycles. A request leaves none, so looking often only costs."""
 
@@ -61,6 +65,7 @@ def answer(settings: Settings, listening: socket.socket) -> None:
 
 
 async def _answer(settings: Settings, listening: socket.socket) -> None:
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     async with open_house(settings) as house:
         app = App(house, settings)
         # What is there now stays: the collector need not look at it again and again.
