@@ -6,13 +6,14 @@ import asyncio
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from chat_system.embedded import journal as embedded_journal
 from chat_system.embedded.search import RECENT_MESSAGES, SCAN_APPLICATION
 from chat_system.model import ApplicationId, ChangeChat, ChatEdit, Once
-from tests.contract.houses import SQLITE_FILE, OpenHouse
+from tests.contract.houses import SQLITE_FILE, EmbeddedPorts, OpenHouse
 
 HELD_BACK_S = 6.0
 """Far above what an index is held back for, in tests that shorten it."""
@@ -377,3 +378,39 @@ async def test_a_chat_is_never_changed_before_it_was_created(
     changed = await embedded.store.chat(application, chat)
     assert changed.title == "later"
     assert changed.updated_at >= changed.created_at == before.created_at
+
+
+async def test_changes_that_are_committed_while_they_are_looked_for_come_without_a_gap(
+    embedded: OpenHouse, tables: sqlite3.Connection, application: ApplicationId, chat: int, monkeypatch: Any
+) -> None:
+    """After each look into the file a message is created and another changed: of those, later ones come after all."""
+    await embedded.post(application, chat, "one", "two", "three")
+    assert [one.revision for one in await embedded.store.changes(application, chat, 0, 10)] == [1, 2, 3]
+    database = cast(EmbeddedPorts, embedded.ports).database
+    query, latest = database.query, 3
+
+    def looked(question: Any) -> Any:
+        nonlocal latest
+        answer = query(question)
+        tables.execute("BEGIN IMMEDIATE")
+        tables.execute(
+            "INSERT INTO messages (id, application_id, revision, body, created_at)"
+            " SELECT max(id) + 1, application_id, ? + 1, 'new', 1 FROM messages",
+            (latest,),
+        )
+        tables.execute(
+            "UPDATE messages SET first_revision = coalesce(first_revision, revision), revision = ? + 2, updated_at = 2"
+            " WHERE id = (SELECT min(id) FROM messages)",
+            (latest,),
+        )
+        tables.execute("COMMIT")
+        latest += 2
+        return answer
+
+    monkeypatch.setattr(database, "query", looked)
+    seen: list[int] = [3]
+    while seen[-1] < 20:
+        seen += [one.revision for one in await embedded.store.changes(application, chat, seen[-1], 10)]
+    # The one message that is changed again and again comes with its latest revision only.
+    created = [revision for revision in range(4, seen[-1]) if revision % 2 == 0]
+    assert [revision for revision in seen if revision % 2 == 0] == created

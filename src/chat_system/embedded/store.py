@@ -214,7 +214,9 @@ class EmbeddedStore:
         """See `ports.Store.changes`."""
         chat_id = self.chat_id(application, chat)
         start, last = self._database.query(lambda connection: _place_of(connection, chat_id, after))
-        parameters = {"chat_id": chat_id, "start": start, "last": last, "after": after, "limit": limit}
+        # Up to the chat's end, not to what was its last message a moment ago: a commit may have come in between.
+        end = message_id(chat_id, NUMBER_MASK)
+        parameters = {"chat_id": chat_id, "start": start, "end": end, "after": after, "limit": limit}
         # Whoever looks for what was created passes over what was changed: a little of it here, more in a thread.
         if last - start <= PASSED_OVER_MAX or not self._database.read(_ANY_CHANGED, (chat_id,)):
             found = self._database.read(_CHANGES, parameters)
@@ -313,7 +315,7 @@ class EmbeddedStore:
 _CHANGES = f"""
     SELECT * FROM (
         SELECT {MESSAGE_COLUMNS} FROM messages m
-        WHERE id >= :start AND id <= :last AND first_revision IS NULL AND revision > :after ORDER BY id LIMIT :limit)
+        WHERE id >= :start AND id <= :end AND first_revision IS NULL AND revision > :after ORDER BY id LIMIT :limit)
     UNION ALL SELECT * FROM (
         SELECT {MESSAGE_COLUMNS} FROM messages m
         WHERE id >> 32 = :chat_id AND revision > :after AND first_revision IS NOT NULL ORDER BY revision LIMIT :limit)
