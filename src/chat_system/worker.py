@@ -1,7 +1,8 @@
 """The process that applies: runs the projections of stack mode until it is told to stop.
 
 Any number of workers share the work. SIGTERM and SIGINT end one in order: what it has begun to apply is applied and
-acknowledged, what it has only read goes to the others at once.
+acknowledged, what it has only read goes to the others at once. While it starts it has begun nothing: then they end it
+as they end any process.
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ from chat_system.settings import Settings
 from chat_system.telemetry import log, serve_metrics
 from chat_system.wiring import House, open_house
 
-FINISH_S = 60.0
-"""How long what was begun may take to end. Whatever is lost then is read again by others."""
+FINISH_S = 10.0
+"""How long what was begun may take to end, which takes a second or two unless a server keeps silent.
+
+Whatever is lost then is read again by others. Whoever sent the signal will not wait for ever: of what compose.yaml and
+Kubernetes grant, this leaves enough to close the connections.
+"""
 
 MEASURE_EVERY_S = 2.0
 BEAT_EVERY_S = 1.0
@@ -47,9 +52,10 @@ def work(settings: Settings) -> None:
 async def _work(settings: Settings) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
     async with open_house(settings, working=True) as house:
+        # Not before: the house may wait a minute for MySQL, and would not look at a signal that was only noted.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
         # What is there now stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()

@@ -204,3 +204,46 @@ async def test_a_worker_that_is_told_to_end_leaves_nothing_behind(expose: Expose
         assert await asyncio.to_thread(exposed.house.stop_worker) == 0
         exposed.house.start_worker()
     await exposed.whole(load)
+
+
+@pytest.mark.parametrize("silent", ["MySQL", "Elasticsearch"])
+async def test_a_worker_that_is_told_to_end_while_a_server_keeps_silent_ends_all_the_same(
+    expose: Expose, connect: Connect, silent: str
+) -> None:
+    """It does not wait for the answer as long as the server may take for one, and the next one does what it left."""
+    exposed = expose()
+    await exposed.start()
+    chat = await a_chat(exposed, connect)
+    await chat.post("so that there is an index")
+    await exposed.until_applied()
+    wire, mark = (exposed.to_mysql, b"BEGIN") if silent == "MySQL" else (exposed.to_search, b"/_bulk")
+    wire.hold()
+    await chat.post("said into the silence")
+
+    async def held() -> bool:
+        return wire.holds(mark)
+
+    await until(held, f"the worker waits for {silent}")
+    assert await asyncio.to_thread(exposed.house.stop_worker) == 0
+    wire.mend()
+    exposed.house.start_worker()
+    await exposed.whole()
+    assert await talked(chat) == ["so that there is an index", "said into the silence"]
+
+
+async def test_a_worker_that_is_told_to_end_while_it_waits_for_mysql_ends_at_once(expose: Expose) -> None:
+    """It has begun nothing yet, so there is nothing to be done in order."""
+    exposed = expose()
+    await exposed.start()
+    exposed.house.kill_worker()
+    exposed.to_mysql.cut()
+    exposed.house.start_worker()
+
+    async def waits() -> bool:
+        return "start waits for MySQL" in exposed.house.worker_log_path.read_text()
+
+    await until(waits, "the worker waits for MySQL")
+    assert await asyncio.to_thread(exposed.house.stop_worker) == -signal.SIGTERM
+    exposed.to_mysql.mend()
+    exposed.house.start_worker()
+    await exposed.whole()

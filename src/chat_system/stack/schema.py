@@ -34,12 +34,16 @@ async def migrate(url: str, *, wait_s: float = 0.0) -> bool:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + wait_s
     database = await Database.open(url, connections=2)
+    told = False
     try:
         while True:
             try:
                 return await _migrate(database)
             except Unavailable as error:
                 if loop.time() < deadline:
+                    if not told:
+                        log.warning("start waits for MySQL", reason=error.detail, for_s=wait_s)
+                        told = True
                     await asyncio.sleep(0.5)
                     continue
                 cause = error.__cause__
