@@ -28,8 +28,9 @@ test: setup-dev ## run the tests
 compose-test: setup-dev ## bring compose.yaml up, kill each of its services under load (needs Docker; 10 to 20 minutes)
 	@CHAT_TEST_COMPOSE=required $(BIN)/python -m pytest tests/compose
 
-campaign: setup-dev ## attack both modes under load: MINUTES=10 for each, SEED=… repeats the choices
-	@$(BIN)/python -m campaign run --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
+campaign: setup-dev ## attack both modes under load: MINUTES=10 for each, FAULTS=1000, SITES=2 at once; SEED=… repeats the choices
+	@$(BIN)/python -m campaign run --minutes $(or $(MINUTES),10) --sites $(or $(SITES),1) \
+		$(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED))
 
 fuzz: setup-dev ## send REQUESTS=1000000 made-up requests and judge the answers, then rude clients: SEED=… repeats them
 	@$(BIN)/python -m campaign fuzz --requests $(or $(REQUESTS),1000000) $(if $(SEED),--seed $(SEED))

@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -18,13 +18,12 @@ from campaign import record, tables
 from campaign.fuzz import Fuzz
 from campaign.hostile import HOLD_S, Target
 from campaign.hostile import attack as attack_by_clients
-from campaign.rounds import Outcome, Plan, attack, kept
-from campaign.sites import EmbeddedSite, Site, StackSite
+from campaign.rounds import Plan, kept
+from campaign.together import SITES, attack_alone, attack_together
 from tests.checker import check as judge
 from tests.houses import EmbeddedHouse
 from tests.servers.shared import missing
 
-SITES: dict[str, type[Site]] = {"embedded": EmbeddedSite, "stack": StackSite}
 SEEDS = 1_000_000
 RESULTS = Path(__file__).parent / "results"
 DOCUMENT = Path(__file__).parents[1] / "docs" / "reliability.md"
@@ -44,6 +43,7 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Repeats the choices of a run.")] = None,
     mode: Annotated[str, typer.Option(help="embedded, stack or both.")] = "both",
     faults: Annotated[int | None, typer.Option(help="Stop after so many faults.")] = None,
+    sites: Annotated[int, typer.Option(help="How many houses to attack at once, each with servers of its own.")] = 1,
     only: Annotated[str, typer.Option(help="Only faults whose name contains this.")] = "",
     out: Annotated[Path, typer.Option(help="Where results and kept rounds go.")] = RESULTS,
 ) -> None:
@@ -57,20 +57,14 @@ def run(
         modes = [one for one in modes if one != "stack"]
     broken = 0
     for one in modes:
-        tell(f"{one}: seed {chosen}, {minutes:g} minutes")
-        outcome = _attack(one, Plan(chosen, minutes, faults, kept=out, only=only))
+        tell(f"{one}: seed {chosen}, {minutes:g} minutes, sites: {sites}")
+        plan = Plan(chosen, minutes, faults, kept=out, only=only)
+        outcome = attack_together(one, plan, sites, tell) if sites > 1 else attack_alone(one, plan, tell)
         record.write(out / f"faults-{one}.json", record.of_faults(outcome))
         for detail in outcome.details:
             tell(detail)
         broken += sum(outcome.violations.values())
     sys.exit(1 if broken else 0)
-
-
-def _attack(mode: str, plan: Plan) -> Outcome:
-    with ExitStack() as ends:
-        folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="chat-system-campaign-")))
-        folder.chmod(0o755)
-        return asyncio.run(attack(SITES[mode](folder, ends), plan, tell))
 
 
 @cli.command()

@@ -9,6 +9,7 @@ beginning of `heal`: of a process that was killed it contains its start.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import resource
@@ -37,6 +38,7 @@ JUMPS_S = (-3600.0, -60.0, -1.0, 1.0, 90.0, 7200.0)
 HEADROOM_BYTES = 32 * 1024
 REDIS_HEADROOM_BYTES = 256 * 1024
 UNSYNCED_WAIT_S = 0.3
+ROLL_PATIENCE_S = 5.0
 ANSWER_TIMEOUT_S = 30.0
 
 Act = Callable[[], Awaitable[None]]
@@ -219,16 +221,25 @@ def _of_worker(site: StackSite, house: WatchedStackHouse, name: str) -> Iterator
 
 
 def _rolling_restart(site: StackSite) -> Fault:
-    """Every process of ours is asked to end and started again, one after the other."""
+    """Every process of ours is asked to end and started again, one after the other.
+
+    The next one follows when all are ready; at the latest after some time, for what another fault has taken away from
+    them comes back only when both are healed.
+    """
+
+    async def until_ready() -> None:
+        site.spawn()
+        with contextlib.suppress(AssertionError):
+            await site.until_ready(ROLL_PATIENCE_S)
 
     async def roll() -> None:
         for number, house in enumerate(site.stack_houses, 1):
             await _end(site, f"API {number}", house.stop, house.kill)
-            await site.start()
+            await until_ready()
             await _end(site, f"worker {number}", house.stop_worker, house.kill_worker)
-            await site.start()
+            await until_ready()
 
-    return Fault("restarted one after the other", "API and workers", roll, nothing, 1, (0.0, 0.1))
+    return Fault("restarted one after the other", "API and workers", roll, site.start, 1, (0.0, 0.1))
 
 
 def _of_server(server: Server, name: str, weight: float) -> Iterator[Fault]:

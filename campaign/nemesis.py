@@ -93,6 +93,8 @@ class Nemesis:
         if first.at_rest or self.chance.random() >= PAIR_SHARE:
             return [first]
         others = [one for one in self.faults if one.touches != first.touches and not one.at_rest]
+        if not others:
+            return [first]
         return [first, self.chance.choices(others, [one.weight for one in others])[0]]
 
     async def until_served(self, load: Load) -> None:

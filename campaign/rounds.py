@@ -48,6 +48,7 @@ class Outcome:
     mode: str
     seed: int
     servers: dict[str, str]
+    sites: int = 1
     seconds: float = 0.0
     rounds: int = 0
     strikes: list[Strike] = field(default_factory=list)
@@ -70,7 +71,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Plan:
-    """How long, from which seed, and how large a round is."""
+    """How long, from which seed, and how large a round is; of several sites at once, which this one is (from 1)."""
 
     seed: int
     minutes: float
@@ -79,15 +80,21 @@ class Plan:
     clients: int = 4
     kept: Path = Path()
     only: str = ""
+    site: int = 0
+
+    @property
+    def name(self) -> str:
+        """Seed and site: what every choice follows from, and what the files of a run are called."""
+        return f"{self.seed}-{self.site}" if self.site else str(self.seed)
 
 
 async def attack(site: Site, plan: Plan, tell: Callable[[str], None]) -> Outcome:
     """Run rounds until the time is up or the faults are injected; then judge all that is there once more."""
     plan.kept.mkdir(parents=True, exist_ok=True)
     outcome = Outcome(site.mode, plan.seed, site.servers())
-    chance = random.Random(f"{plan.seed}/{site.mode}")
+    chance = random.Random(f"{plan.name}/{site.mode}")
     chosen = [one for one in faults_of(site, chance) if plan.only in one.name]
-    diary = plan.kept / f"{site.mode}-{plan.seed}.log"
+    diary = plan.kept / f"{site.mode}-{plan.name}.log"
     nemesis = Nemesis(site, chosen, chance, outcome.strikes, tell=partial(_note, diary))
     began = time.monotonic()
     digests: dict[str, str] = {}
@@ -104,7 +111,7 @@ async def attack(site: Site, plan: Plan, tell: Callable[[str], None]) -> Outcome
             # A house that does not recover, or does not end when it is asked to: there is nothing left to attack.
             outcome.violations["STOPPED"] += 1
             outcome.details.append(f"round {outcome.rounds}, at {nemesis.now}, after {outcome.strikes[-3:]}: {error!r}")
-            (plan.kept / f"{site.mode}-{plan.seed}-stopped.log").write_text(site.log_text())
+            (plan.kept / f"{site.mode}-{plan.name}-stopped.log").write_text(site.log_text())
             return outcome
         outcome.seconds = time.monotonic() - began
         tell(
@@ -127,7 +134,7 @@ async def _round(
     site: Site, nemesis: Nemesis, plan: Plan, outcome: Outcome, digests: dict[str, str], goes_on: Callable[[], bool]
 ) -> None:
     outcome.rounds += 1
-    seed = f"{plan.seed}.{outcome.rounds}"
+    seed = f"{plan.name}.{outcome.rounds}"
     until = nemesis.injected + plan.faults_per_round
     async with AsyncExitStack() as ends:
         client = await ends.enter_async_context(Client(site.url))
@@ -148,7 +155,7 @@ async def _round(
     found = [*load.surprises, *map(str, violations)]
     outcome.details += [f"round {outcome.rounds}: {one}"[:DETAIL_MAX_CHARACTERS] for one in found[:DETAILS_PER_ROUND]]
     if found:
-        folder = plan.kept / f"{site.mode}-{plan.seed}-round-{outcome.rounds}"
+        folder = plan.kept / f"{site.mode}-{plan.name}-round-{outcome.rounds}"
         keep(folder, load.history, reading)
         (folder / STRIKES).write_bytes(msgspec.json.encode(outcome.strikes))
         (folder / "processes.log").write_text(site.log_text())

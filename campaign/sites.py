@@ -147,16 +147,24 @@ class Site:
         """The version of each server."""
         return {}
 
-    async def start(self) -> None:
-        """Start every process of ours that does not run, and wait until the API is ready."""
+    def spawn(self) -> None:
+        """Start every process of ours that does not run."""
         for house in self.houses:
             if not house.running:
                 house.spawn()
+
+    async def start(self) -> None:
+        """The same, and wait until the API is ready."""
+        self.spawn()
         await self.until_ready()
 
-    async def until_ready(self) -> None:
-        """Wait until every API process says that it can serve."""
-        deadline = asyncio.get_running_loop().time() + READY_TIMEOUT_S
+    async def until_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Wait until every API process says that it can serve.
+
+        Raises:
+            AssertionError: one of them does not.
+        """
+        deadline = asyncio.get_running_loop().time() + timeout_s
         async with httpx.AsyncClient(timeout=READY_TIMEOUT_S, trust_env=False) as http:
             for house in self.houses:
                 while True:
@@ -288,8 +296,8 @@ class StackSite(Site):
     def servers(self) -> dict[str, str]:
         return {server.name: server.version() for server in (self.redis, self.mysql, self.search)}
 
-    async def start(self) -> None:
-        await super().start()
+    def spawn(self) -> None:
+        super().spawn()
         for house in self.stack_houses:
             if not house.worker_running:
                 house.start_worker()

@@ -32,8 +32,9 @@ def faults(found: Found) -> str:
     """A campaign in one mode."""
     answers: Mapping[str, int] = found["answers"]
     refused = {status: count for status, count in answers.items() if status in ("503", "no answer")}
+    sites = f" on {found['sites']} sites at once" if found.get("sites", 1) > 1 else ""
     rows = [
-        ("faults", f"{found['faults']:,} in {found['rounds']} rounds, {found['seconds'] / 60:.0f} minutes"),
+        ("faults", f"{found['faults']:,} in {found['rounds']} rounds{sites}, {found['seconds'] / 60:.0f} minutes"),
         ("creations acknowledged", f"{found['acknowledged']:,} ({found['messages']:,} messages in the end)"),
         *((name, f"**{found[name]:,}**") for name in ("lost", "reused", "gaps", "duplicated")),
         ("other broken promises", f"**{found['other']:,}**"),

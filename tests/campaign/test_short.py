@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from campaign.__main__ import SITES, UNLIMITED
+from campaign.__main__ import UNLIMITED
 from campaign.faults import faults_of
 from campaign.fuzz import Fuzz
 from campaign.hostile import Target, attack
 from campaign.rounds import LOG, Outcome, Plan, keep, kept
 from campaign.rounds import attack as attack_by_faults
+from campaign.together import SITES
 from tests.checker import check
 from tests.conftest import BuildHouse, only
 from tests.faults.clock import can_jump

@@ -58,6 +58,7 @@ class MariaDBServer(Server):
                 "--innodb-log-file-size=16M",
                 *self._user(),
             ],
+            env=self.environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -88,6 +89,10 @@ class MariaDBServer(Server):
             "--performance-schema=OFF",
             *self.options,
         ]
+
+    def environment(self) -> dict[str, str]:
+        # Its temporary tables are named after its process: in a place that is everybody's, two meet now and then.
+        return super().environment() | {"TMPDIR": str(self.folder)}
 
     def version(self) -> str:
         return greeting("127.0.0.1", self.port)

@@ -49,14 +49,22 @@ class ServerDidNotStart(AssertionError):
 _given: set[int] = set()
 """Ports are given once: what asked for one may bind it much later, or again and again."""
 
+_share = (
+    int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")),
+    int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")),
+)
+"""Of the processes of one run of the tests each has ports of its own: which process this is, of how many."""
+
+
+def share_ports(part: int, parts: int) -> None:
+    """Take a part of this process's share, for one of several that it has started: `part` counts from 0."""
+    global _share  # noqa: PLW0603 - one process, one share
+    _share = _share[0] + _share[1] * part, _share[1] * parts
+
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody holds or was given, and that no outgoing connection will be given.
-
-    Of the processes of one run of the tests each has ports of its own.
-    """
-    part = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    parts = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    """A TCP port of 127.0.0.1 that nobody holds or was given, and that no outgoing connection will be given."""
+    part, parts = _share
     for _ in range(1000):
         port = random.randrange(PORTS_FROM + part, PORTS_BELOW, parts)
         with socket.socket() as probe, contextlib.suppress(OSError):
