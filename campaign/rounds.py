@@ -15,7 +15,7 @@ import random
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,7 +32,7 @@ from campaign.watchers import Watchers
 from tests.checker import check
 from tests.client import Client
 from tests.faults.history import CREATIONS, ApplicationReading, Exchange
-from tests.faults.load import Load
+from tests.faults.load import KEY_PREFIX, Load
 from tests.faults.reading import read_everything
 
 APPLICATIONS = 2
@@ -182,10 +182,15 @@ async def _judge_the_end(site: Site, outcome: Outcome, digests: Mapping[str, str
     if checked.returncode:
         outcome.violations["CHECK"] += 1
         outcome.details.append(f"chat-system check: {checked.stdout[-2000:]}{checked.stderr[-1000:]}")
-    told = sum(site.log_text().count(token) for token in digests)
-    if told:
-        outcome.violations["TOKEN"] += 1
-        outcome.details.append(f"tokens stand in the logs {told} times")
+    told = told_secrets((*digests, KEY_PREFIX), {"logs": site.log_text(), "metrics": await site.metrics()})
+    outcome.violations["TOKEN"] += len(told)
+    outcome.details += told
+
+
+def told_secrets(secrets: Collection[str], places: Mapping[str, str]) -> list[str]:
+    """Where tokens or keys stand that may stand nowhere, and how often."""
+    counts = {place: sum(text.count(secret) for secret in secrets) for place, text in places.items()}
+    return [f"tokens or keys stand in the {place} {count} times" for place, count in counts.items() if count]
 
 
 def digest(reading: ApplicationReading) -> str:

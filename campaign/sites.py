@@ -30,7 +30,7 @@ from tests.faults.wire import Wire
 from tests.houses import EmbeddedHouse, House, SettingValue, StackHouse
 from tests.servers.elasticsearch import ElasticsearchServer
 from tests.servers.mariadb import MariaDBServer
-from tests.servers.process import server_folder
+from tests.servers.process import free_port, server_folder
 from tests.servers.redis import RedisServer
 from tests.servers.shared import Addresses
 from tests.servers.storage import Storage
@@ -76,6 +76,10 @@ class WatchedStackHouse(StackHouse):
     extra: Environment = NOTHING
     worker_servers: Addresses | None = None
 
+    def __init__(self, folder: Path, settings: Mapping[str, SettingValue], servers: Addresses) -> None:
+        super().__init__(folder, settings, servers)
+        self.worker_port = free_port()
+
     def environment(self) -> dict[str, str]:
         return joined(super().environment(), self.extra)
 
@@ -86,6 +90,7 @@ class WatchedStackHouse(StackHouse):
             "CHAT_MYSQL_URL": f"{servers.mysql_url}/{self.storage.database}",
             "CHAT_REDIS_URL": servers.redis_url,
             "CHAT_ELASTICSEARCH_URL": servers.elasticsearch_url,
+            "CHAT_WORKER_PORT": str(self.worker_port),
         }
 
     def run(self, command: str, log_path: Path) -> subprocess.Popen[bytes]:
@@ -200,6 +205,16 @@ class Site:
         """Everything that our processes have written."""
         return "".join(house.log_text() for house in self.houses)
 
+    def metrics_urls(self) -> list[str]:
+        """Where our processes show their metrics."""
+        return [f"{house.url}/metrics" for house in self.houses]
+
+    async def metrics(self) -> str:
+        """The metrics of every process of ours."""
+        async with httpx.AsyncClient(timeout=READY_TIMEOUT_S, trust_env=False) as http:
+            shown = [(await http.get(url)).raise_for_status().text for url in self.metrics_urls()]
+        return "".join(shown)
+
 
 class EmbeddedSite(Site):
     """One process over one SQLite file."""
@@ -301,6 +316,10 @@ class StackSite(Site):
         for house in self.stack_houses:
             if not house.worker_running:
                 house.start_worker()
+
+    def metrics_urls(self) -> list[str]:
+        of_workers = [f"http://{house.host}:{house.worker_port}/metrics" for house in self.stack_houses]
+        return [*super().metrics_urls(), *of_workers]
 
     async def until_applied(self) -> None:
         await self.exposed.until_applied()

@@ -12,7 +12,7 @@ from campaign.__main__ import UNLIMITED
 from campaign.faults import faults_of
 from campaign.fuzz import Fuzz
 from campaign.hostile import Target, attack
-from campaign.rounds import LOG, Outcome, Plan, keep, kept
+from campaign.rounds import LOG, Outcome, Plan, keep, kept, told_secrets
 from campaign.rounds import attack as attack_by_faults
 from campaign.together import SITES
 from tests.checker import check
@@ -77,6 +77,16 @@ async def test_slow_greedy_and_rude_clients_do_not_keep_others_from_being_served
     assert {one.kind: one.bystander_failures for one in endured if one.bystander_failures} == {}
     assert all(one.bystander_requests for one in endured)
     assert "Traceback" not in house.log_text()
+
+
+def test_a_token_or_a_key_that_is_written_down_is_found() -> None:
+    """In whichever place, and in no other's name."""
+    places = {"logs": "a line\nanother with a-token in it, and a-token again", "metrics": "chats{key=KEY-7} 1"}
+    assert told_secrets(("a-token", "KEY-"), places) == [
+        "tokens or keys stand in the logs 2 times",
+        "tokens or keys stand in the metrics 1 times",
+    ]
+    assert told_secrets(("b-token",), places) == []
 
 
 def test_an_outcome_counts_two_at_once_as_two() -> None:

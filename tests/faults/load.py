@@ -36,6 +36,8 @@ from tests.faults.reading import read_everything
 REMEMBERED = 200
 BATCH_SIZES = (1, 2, 3, 10, 40)
 BODIES = ("short", "a longer body, " * 8, "ünïcödé ß 🙂 \u2028", "x" * 3000)
+KEY_PREFIX = "only-for-the-server-"
+"""What every idempotency key begins with, and nothing else does: none may be seen where it does not belong."""
 BACKOFF_S = 0.02
 SETTLE_TIMEOUT_S = 30.0
 
@@ -194,7 +196,7 @@ class Load:
 
     def _asked(self, chance: random.Random, known: Known, ask: Ask, *, keyed: bool) -> Exchange:
         chat = None if ask is Ask.CHAT else self._chat(chance, known)
-        key = f"key-{self._mark()}" if keyed else None
+        key = f"{KEY_PREFIX}{self._mark()}" if keyed else None
         return Exchange(ask, known.token, 0.0, chat=chat, payload=self._payload(chance, ask), key=key)
 
     async def _create(self, chance: random.Random, known: Known, ask: Ask, *, keyed: bool) -> None:

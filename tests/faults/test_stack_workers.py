@@ -240,7 +240,7 @@ async def test_a_worker_that_is_told_to_end_while_it_waits_for_mysql_ends_at_onc
     exposed.house.start_worker()
 
     async def waits() -> bool:
-        return "start waits for MySQL" in exposed.house.worker_log_path.read_text()
+        return "start waits for mysql" in exposed.house.worker_log_path.read_text()
 
     await until(waits, "the worker waits for MySQL")
     assert await asyncio.to_thread(exposed.house.stop_worker) == -signal.SIGTERM

@@ -42,7 +42,7 @@ async def migrate(url: str, *, wait_s: float = 0.0) -> bool:
             except Unavailable as error:
                 if loop.time() < deadline:
                     if not told:
-                        log.warning("start waits for MySQL", reason=error.detail, for_s=wait_s)
+                        log.warning("start waits for mysql", reason=error.detail, for_s=wait_s)
                         told = True
                     await asyncio.sleep(0.5)
                     continue
