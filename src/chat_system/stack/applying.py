@@ -1,5 +1,7 @@
 """Applying facts to MySQL: a batch is one transaction of a few multi-row upserts.
 
+While MySQL is at one statement the next is made. What was posted comes and goes by columns (`batches`, `values`).
+
 Whatever the order in which facts come, and however often, the tables end up the same: of a message the highest
 revision wins, of a chat's own fields the highest version, of its count the latest revision, of an idempotency key
 the first. A chat's count may come before the chat itself; its row then waits with version 0, which readers pass over.
@@ -12,37 +14,45 @@ made into one message; the batch fails, and the projector sets the fact aside.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
+from operator import itemgetter
 
 from chat_system.model import ApplicationId, ChatChanged, ChatCounted, Fact, KeyUsed, MessageChanged
 from chat_system.ports import Entry
-from chat_system.stack import rows
+from chat_system.stack import facts, rows, values
+from chat_system.stack.batches import Batch, Message
 from chat_system.stack.mysql import Database, Transaction
 from chat_system.stack.rows import MESSAGE_COLUMNS, RECEIPT_COLUMNS
+from chat_system.stack.values import MARK, Row
 from chat_system.telemetry import APPLIED, BACKSTOP_HITS, DROPPED, log
 
 COMPARED_AT_ONCE = 500
 """How many rows are read back in one query to be compared with what was to be stored."""
 
-_MESSAGES = f"INSERT INTO messages (application_id, chat_number, {MESSAGE_COLUMNS}) VALUES "
+_POSTED_COLUMNS = "application_id, chat_number, number, revision, sender, body, created_at"
+# Most have no metadata; what is not named costs the server nothing.
+_POSTED = f"INSERT INTO messages ({_POSTED_COLUMNS}) VALUES ".encode()
+_POSTED_METADATA = f"INSERT INTO messages ({_POSTED_COLUMNS}, metadata) VALUES ".encode()
+_MESSAGES = f"INSERT INTO messages (application_id, chat_number, {MESSAGE_COLUMNS}) VALUES ".encode()
 # A message that was never changed is its number's first state: what has the number already is the same, or later.
-_KEEP = " ON DUPLICATE KEY UPDATE number = messages.number"
+_KEEP = b" ON DUPLICATE KEY UPDATE number = messages.number"
 # Assignments are made from left to right, so what decides comes last. VALUES() is deprecated in MySQL, but what
 # replaces it does not exist in MariaDB. Sender and creation never change; a difference there is found afterwards.
-_LATEST_MESSAGE = """ ON DUPLICATE KEY UPDATE
+_LATEST_MESSAGE = b""" ON DUPLICATE KEY UPDATE
     body = IF(VALUES(revision) > revision, VALUES(body), body),
     metadata = IF(VALUES(revision) > revision, VALUES(metadata), metadata),
     updated_at = IF(VALUES(revision) > revision, VALUES(updated_at), updated_at),
     deleted_at = IF(VALUES(revision) > revision, VALUES(deleted_at), deleted_at),
     revision = GREATEST(VALUES(revision), revision)"""
-_CHATS = "INSERT INTO chats (application_id, number, version, title, metadata, created_at, updated_at) VALUES "
-_LATEST_CHAT = """ ON DUPLICATE KEY UPDATE
+_CHATS = b"INSERT INTO chats (application_id, number, version, title, metadata, created_at, updated_at) VALUES "
+_LATEST_CHAT = b""" ON DUPLICATE KEY UPDATE
     title = IF(VALUES(version) > version, VALUES(title), title),
     metadata = IF(VALUES(version) > version, VALUES(metadata), metadata),
     created_at = IF(version = 0, VALUES(created_at), created_at),
     updated_at = IF(VALUES(version) > version, VALUES(updated_at), updated_at),
     version = GREATEST(VALUES(version), version)"""
-_COUNTS = "INSERT INTO chats (application_id, number, revision, messages_count) VALUES "
-_LATEST_COUNT = """ ON DUPLICATE KEY UPDATE
+_COUNTS = b"INSERT INTO chats (application_id, number, revision, messages_count) VALUES "
+_LATEST_COUNT = b""" ON DUPLICATE KEY UPDATE
     messages_count = IF(VALUES(revision) > revision, VALUES(messages_count), messages_count),
     revision = GREATEST(VALUES(revision), revision)"""
 _RECEIPTS = f"INSERT INTO receipts ({RECEIPT_COLUMNS}) VALUES "
@@ -59,6 +69,10 @@ MessageKey = tuple[ApplicationId, int, int]
 ChatKey = tuple[ApplicationId, int]
 
 
+APPLICATION, CHAT, NUMBER = 1, 2, 3
+"""Where a row has its primary key, behind the mark."""
+
+
 class NumberTakenTwice(Exception):
     """Two different facts carry one number. It must never happen: see the metric `chat_backstop_hits`."""
 
@@ -68,19 +82,74 @@ class NumberTakenTwice(Exception):
 
 
 class Facts:
-    """The facts of a batch by what they are about: of each the one that counts."""
+    """The facts of a batch by what they are about: of each the one that counts.
 
-    def __init__(self, entries: Iterable[Entry]) -> None:
+    Of what was posted and has not changed since there may be two facts: MySQL then says that one was not inserted.
+    """
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.posted: list[Row] = []
+        self.posted_metadata: list[Row] = []
         self.messages: dict[MessageKey, MessageChanged] = {}
         self.chats: dict[ChatKey, ChatChanged] = {}
         self.counts: dict[ChatKey, ChatCounted] = {}
         self.keys: dict[tuple[ApplicationId, bytes], KeyUsed] = {}
+        if isinstance(entries, Batch):
+            self._add_columns(entries)
+            entries = entries.others
         for entry in entries:
             fact = entry.fact
             if type(fact) is MessageChanged:
                 self._add_message((entry.application, entry.chat, fact.number), fact)
             else:
                 self._add_other(entry.application, entry.chat, fact)
+        for key, fact in self.messages.items():
+            if fact.updated_at is None:
+                self._add_row((MARK, *key, fact.revision, fact.sender, fact.body, fact.created_at), fact.metadata)
+        # In the order of the primary key: the server writes page after page, and two workers wait rather than deadlock.
+        # By one column after the other, which is faster than by all at once.
+        for posted in (self.posted, self.posted_metadata):
+            for column in (NUMBER, CHAT, APPLICATION):
+                posted.sort(key=itemgetter(column))
+
+    @property
+    def changed(self) -> list[tuple[MessageKey, MessageChanged]]:
+        """The messages that were edited or deleted, in the order of the primary key."""
+        return sorted(item for item in self.messages.items() if item[1].updated_at is not None)
+
+    def _add_columns(self, batch: Batch) -> None:
+        messages = batch.messages
+        if any(kind != facts.POST for kind in set(map(itemgetter(0), batch.heads))):
+            for head, said in messages:
+                if head[0] != facts.POST:
+                    fact = facts.MessageFact(facts.Head(*head), facts.MessageContent(*said)).changed()
+                    self._add_message((head[1], head[2], head[3]), fact)
+            messages = [message for message in messages if message[0][0] == facts.POST]
+        if messages:
+            self._add_posted(messages)
+        for (_, application, chat, _, revision, count), _ in batch.counts:
+            known = self.counts.get((application, chat))
+            if known is None or revision >= known.revision:
+                self.counts[application, chat] = ChatCounted(revision, count)
+
+    def _add_posted(self, messages: Sequence[Message]) -> None:
+        heads, said = zip(*messages, strict=True)
+        _, applications, chats, numbers, revisions, times = zip(*heads, strict=True)
+        senders, bodies, metadata, created = zip(*said, strict=True)
+        if created.count(None) < len(created):
+            times = tuple(at if own is None else own for at, own in zip(times, created, strict=True))
+        rows = zip(repeat(MARK), applications, chats, numbers, revisions, senders, bodies, times, strict=False)
+        if metadata.count(None) == len(metadata):
+            self.posted += rows
+        else:
+            for row, encoded in zip(rows, metadata, strict=True):
+                self._add_row(row, encoded)
+
+    def _add_row(self, row: Row, metadata: bytes | None) -> None:
+        if metadata is None:
+            self.posted.append(row)
+        else:
+            self.posted_metadata.append((*row, metadata.decode()))
 
     def _add_message(self, key: MessageKey, fact: MessageChanged) -> None:
         known = self.messages.setdefault(key, fact)
@@ -131,7 +200,8 @@ async def apply(database: Database, entries: Sequence[Entry]) -> None:
 async def _of_this_epoch(transaction: Transaction, entries: Sequence[Entry]) -> Sequence[Entry]:
     """Without what an earlier life of the journal recorded. Holds the epochs still until the commit."""
     # A position is "<partition>/<epoch>-<sequence>/<index>".
-    lives = {life: tuple(map(int, life.split("/"))) for life in {entry.position.split("-", 1)[0] for entry in entries}}
+    positions = entries.positions() if isinstance(entries, Batch) else (entry.position for entry in entries)
+    lives = {life: tuple(map(int, life.split("/"))) for life in {position.split("-", 1)[0] for position in positions}}
     partitions = sorted({partition for partition, _ in lives.values()})
     current = await _lock_epochs(transaction, partitions)
     if len(current) < len(partitions):
@@ -156,7 +226,7 @@ async def _lock_epochs(transaction: Transaction, partitions: Sequence[int]) -> d
 
 
 async def _without_the_erased(transaction: Transaction, entries: Sequence[Entry]) -> Sequence[Entry]:
-    applications = {entry.application for entry in entries}
+    applications = entries.applications() if isinstance(entries, Batch) else {entry.application for entry in entries}
     found = await transaction.fetch(
         f"SELECT id FROM applications WHERE id IN ({_listed(applications)}) AND erased_at IS NULL"
     )
@@ -167,45 +237,37 @@ async def _without_the_erased(transaction: Transaction, entries: Sequence[Entry]
 
 
 async def _store_messages(transaction: Transaction, max_bytes: int, facts: Facts) -> None:
-    # In the order of the primary key: the server writes page after page, and two workers wait rather than deadlock.
-    in_order = sorted(facts.messages.items())
-    new = [item for item in in_order if item[1].updated_at is None]
-    inserted = await _insert(transaction, max_bytes, _MESSAGES, _message_values(new), _KEEP)
-    if inserted < len(new):
-        await _compare_messages(transaction, new)
-    changed = [item for item in in_order if item[1].updated_at is not None]
+    for head, posted in ((_POSTED, facts.posted), (_POSTED_METADATA, facts.posted_metadata)):
+        inserted = await _insert(transaction, max_bytes, head, posted, _KEEP)
+        if inserted < len(posted):
+            await _compare_messages(transaction, [_unposted(row) for row in posted])
+    changed = facts.changed
     if changed:
-        await _insert(transaction, max_bytes, _MESSAGES, _message_values(changed), _LATEST_MESSAGE)
+        await _insert(transaction, max_bytes, _MESSAGES, [_changed(*item) for item in changed], _LATEST_MESSAGE)
         await _compare_messages(transaction, changed)
 
 
-def _message_values(items: Iterable[tuple[MessageKey, MessageChanged]]) -> Iterator[str]:
-    # By hand: the driver's own formatting of a row takes several times as long.
-    for (application, chat, number), fact in items:
-        sender, body, metadata, updated_at, deleted_at = (
-            fact.sender,
-            fact.body,
-            fact.metadata,
-            fact.updated_at,
-            fact.deleted_at,
-        )
-        yield (
-            f"({application},{chat},{number},{fact.revision},"
-            f"{_NULL if sender is None else _quoted(sender)},"
-            f"{_NULL if body is None else _quoted(body)},"
-            f"{_NULL if metadata is None else _quoted(metadata.decode())},"
-            f"{fact.created_at},"
-            f"{_NULL if updated_at is None else updated_at},"
-            f"{_NULL if deleted_at is None else deleted_at})"
-        )
+def _unposted(row: Row) -> tuple[MessageKey, MessageChanged]:
+    """What a row of _POSTED or _POSTED_METADATA was made of."""
+    _, application, chat, number, revision, sender, body, created_at, *metadata = row
+    encoded = metadata[0].encode() if metadata else None
+    return (application, chat, number), MessageChanged(number, revision, sender, body, encoded, created_at)
+
+
+def _changed(key: MessageKey, fact: MessageChanged) -> Row:
+    """A row of _MESSAGES."""
+    return (
+        *(MARK, *key, fact.revision, fact.sender, fact.body, _text(fact.metadata)),
+        *(fact.created_at, fact.updated_at, fact.deleted_at),
+    )
 
 
 async def _compare_messages(transaction: Transaction, items: Sequence[tuple[MessageKey, MessageChanged]]) -> None:
     """What is stored now must be what was to be stored, or a later state of the same message."""
     for start in range(0, len(items), COMPARED_AT_ONCE):
-        part = dict(items[start : start + COMPARED_AT_ONCE])
+        part = items[start : start + COMPARED_AT_ONCE]
         numbers: dict[ChatKey, list[int]] = {}
-        for application, chat, number in part:
+        for (application, chat, number), _ in part:
             numbers.setdefault((application, chat), []).append(number)
         where = " OR ".join(
             f"(application_id = {application} AND chat_number = {chat} AND number IN ({_listed(listed)}))"
@@ -214,17 +276,16 @@ async def _compare_messages(transaction: Transaction, items: Sequence[tuple[Mess
         found = await transaction.fetch(
             f"SELECT application_id, chat_number, {MESSAGE_COLUMNS} FROM messages WHERE {where}"
         )
-        for application, chat, *row in found:
-            stored = rows.changed(tuple(row))
-            key = application, chat, stored.number
-            _require_agreement(key, stored, part[key])
+        stored = {row[:3]: rows.changed(row[2:]) for row in found}
+        for key, fact in part:
+            _require_agreement(key, stored[key], fact)
 
 
 async def _store_chats(transaction: Transaction, max_bytes: int, facts: Facts) -> None:
     if not facts.chats:
         return
     in_order = sorted(facts.chats.items())
-    inserted = await _insert(transaction, max_bytes, _CHATS, map(_chat_values, in_order), _LATEST_CHAT)
+    inserted = await _insert(transaction, max_bytes, _CHATS, [_chat(*item) for item in in_order], _LATEST_CHAT)
     if inserted != len(in_order):
         await _compare_chats(transaction, in_order)
     # Chats are numbered without gaps and never removed one by one: the count is the last number.
@@ -238,15 +299,9 @@ async def _store_chats(transaction: Transaction, max_bytes: int, facts: Facts) -
     )
 
 
-def _chat_values(item: tuple[ChatKey, ChatChanged]) -> str:
-    (application, chat), fact = item
-    title, metadata = fact.title, fact.metadata
-    return (
-        f"({application},{chat},{fact.version},"
-        f"{_NULL if title is None else _quoted(title)},"
-        f"{_NULL if metadata is None else _quoted(metadata.decode())},"
-        f"{fact.created_at},{fact.updated_at})"
-    )
+def _chat(key: ChatKey, fact: ChatChanged) -> Row:
+    """A row of _CHATS."""
+    return MARK, *key, fact.version, fact.title, _text(fact.metadata), fact.created_at, fact.updated_at
 
 
 async def _compare_chats(transaction: Transaction, items: Sequence[tuple[ChatKey, ChatChanged]]) -> None:
@@ -260,15 +315,14 @@ async def _compare_chats(transaction: Transaction, items: Sequence[tuple[ChatKey
 
 
 async def _store_counts(transaction: Transaction, max_bytes: int, facts: Facts) -> None:
-    values = (
-        f"({application},{chat},{fact.revision},{fact.messages_count})"
-        for (application, chat), fact in sorted(facts.counts.items())
-    )
-    await _insert(transaction, max_bytes, _COUNTS, values, _LATEST_COUNT)
+    counted = [(MARK, *key, fact.revision, fact.messages_count) for key, fact in sorted(facts.counts.items())]
+    await _insert(transaction, max_bytes, _COUNTS, counted, _LATEST_COUNT)
 
 
 async def _store_keys(transaction: Transaction, max_bytes: int, facts: Facts) -> None:
-    await _insert(transaction, max_bytes, _RECEIPTS, map(receipt_values, sorted(facts.keys.items())), _FIRST_RECEIPT)
+    used = map(receipt_values, sorted(facts.keys.items()))
+    parts = _parts(used, max_bytes - len(_RECEIPTS) - len(_FIRST_RECEIPT))
+    await transaction.execute_each(f"{_RECEIPTS}{part}{_FIRST_RECEIPT}".encode() for part in parts)
 
 
 def receipt_values(item: tuple[tuple[ApplicationId, bytes], KeyUsed]) -> str:
@@ -281,25 +335,21 @@ def receipt_values(item: tuple[tuple[ApplicationId, bytes], KeyUsed]) -> str:
     )
 
 
-async def _insert(transaction: Transaction, max_bytes: int, head: str, values: Iterable[str], tail: str) -> int:
-    """Insert rows, in as few statements as their length allows; the number of rows that the server says it changed."""
-    return sum(
-        [await transaction.execute(f"{head}{part}{tail}") for part in _parts(values, max_bytes - len(head) - len(tail))]
-    )
+async def _insert(transaction: Transaction, max_bytes: int, head: bytes, rows: Sequence[Row], tail: bytes) -> int:
+    """Insert rows, in as few statements as is good; the number of rows that the server says it changed."""
+    return await transaction.execute_each(values.statements(head, rows, tail, max_bytes))
 
 
-def _parts(values: Iterable[str], max_bytes: int) -> Iterator[str]:
-    """The rows, joined into pieces that are short enough; a row that is not comes alone."""
+def _parts(written: Iterable[str], max_bytes: int) -> Iterator[str]:
+    """Rows of ASCII, joined into pieces that are short enough; a row that is not comes alone."""
     waiting: list[str] = []
     size = 0
-    for value in values:
-        # In UTF-8 a character takes up to 4 bytes.
-        length = len(value) + 1 if value.isascii() else 4 * len(value) + 1
-        if waiting and size + length > max_bytes:
+    for row in written:
+        if waiting and size + len(row) + 1 > max_bytes:
             yield ",".join(waiting)
             waiting, size = [], 0
-        waiting.append(value)
-        size += length
+        waiting.append(row)
+        size += len(row) + 1
     if waiting:
         yield ",".join(waiting)
 
@@ -307,10 +357,8 @@ def _parts(values: Iterable[str], max_bytes: int) -> Iterator[str]:
 _NULL = "NULL"
 
 
-def _quoted(text: str) -> str:
-    # A quote and a backslash are all that means something inside a literal: the session's sql_mode and character set
-    # are our own (`mysql`). The driver's function takes ten times as long for a text that has one.
-    return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+def _text(metadata: bytes | None) -> str | None:
+    return None if metadata is None else metadata.decode()
 
 
 def _number(value: int | None) -> str | int:

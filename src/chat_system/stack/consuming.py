@@ -3,6 +3,9 @@
 What was read and not acknowledged is held, here and in Redis' list of what is pending, and read again; what a
 consumer held that has died goes to the others. A stream entry holds the facts of one flush, so it is acknowledged
 in Redis when the last of them was.
+
+The store's projection gets whole stream entries where it can (`batches`); whatever has to be dealt with fact by fact is
+taken apart.
 """
 
 from __future__ import annotations
@@ -10,22 +13,21 @@ from __future__ import annotations
 import math
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import groupby, islice
-from operator import attrgetter
+from itertools import islice, pairwise
+from operator import itemgetter
 from typing import Any
 
 from chat_system.errors import Unavailable
-from chat_system.model import ChatChanged, MessageChanged
+from chat_system.model import ApplicationId, ChatChanged, MessageChanged
 from chat_system.ports import Entry
 from chat_system.stack import facts
+from chat_system.stack.batches import MESSAGES, Batch, Flush, in_order
 from chat_system.stack.redis import Redis, Script
 from chat_system.telemetry import SET_ASIDE_TOTAL, log
 
 STORE, SEARCH = "store", "search"
-
-MESSAGES = b"m"
-"""The kind of facts that all groups take."""
 
 NOTHING = facts.encode([])
 
@@ -56,7 +58,7 @@ IN_PART = -1
 """Instead of a count: others of the entry's facts are still held."""
 
 _Settled = tuple[int, int, list[int], int]
-"""What the store has applied of a chat: application, chat, numbers each with its revision, version (0: none)."""
+"""What the store has applied of a chat: application, chat, runs of revisions (first, last, …), version (0: none)."""
 
 _READ = Script("read")
 _ACKNOWLEDGE = Script("acknowledge")
@@ -73,28 +75,66 @@ class Consumer:
         self.group = group
         self._redis = redis
         self._name = secrets.token_hex(8)
-        self._held: dict[str, tuple[Entry, _Open]] = {}
+        self._held: dict[str, tuple[Entry, Flush]] = {}
+        self._whole: dict[str, Flush] = {}
+        self._whole_facts = 0
+        self._whole_first = False
         self._held_bytes = 0
-        self._open: set[tuple[int, str]] = set()
+        self._open: set[str] = set()
         self._first_partition = 0
         self._shown_at = self._looked_at = -math.inf
 
     @property
     def holds_any(self) -> bool:
         """Whether anything was read that was not acknowledged yet."""
-        return bool(self._held)
+        return bool(self._held or self._whole)
 
-    async def read(self, limit: int) -> list[Entry]:
-        """See `ports.Journal.read`."""
-        while len(self._held) < limit and self._held_bytes < self.held_max_bytes and await self._fetch():
+    def holds(self, count: int) -> bool:
+        """Whether so many entries were read that are not acknowledged yet."""
+        return len(self._held) + self._whole_facts >= count
+
+    async def read(self, limit: int) -> Sequence[Entry]:
+        """See `ports.Journal.read`. The store gets fewer than there are rather than a stream entry in parts."""
+        while not self.holds(limit) and self._held_bytes < self.held_max_bytes and await self._fetch():
             pass
+        first = next(iter(self._whole.values()), None)
+        if first is not None and first.left > limit:
+            self._take_apart(first.prefix)
+        # Each comes first in its turn: what can't be applied now must not hide the rest.
+        self._whole_first = not self._whole_first
+        if self._whole_first:
+            flushes = self._next_whole(limit)
+            singles = self._next_singles(limit - sum(flush.left for flush in flushes))
+        else:
+            singles = self._next_singles(limit)
+            flushes = self._next_whole(limit - len(singles))
+        return Batch(flushes, singles) if flushes else singles
+
+    def _next_singles(self, limit: int) -> list[Entry]:
         entries = [entry for entry, _ in islice(self._held.values(), limit)]
         if len(entries) < len(self._held):
-            # To the end of the line: what can't be applied now must not hide what comes after it.
+            # To the end of the line.
             for entry in entries:
                 self._held[entry.position] = self._held.pop(entry.position)
-        entries.sort(key=_order)
+        entries.sort(key=in_order)
         return entries
+
+    def _next_whole(self, limit: int) -> list[Flush]:
+        flushes: list[Flush] = []
+        for flush in self._whole.values():
+            limit -= flush.left
+            if limit < 0:
+                break
+            flushes.append(flush)
+        if len(flushes) < len(self._whole):
+            for flush in flushes:
+                self._whole[flush.prefix] = self._whole.pop(flush.prefix)
+        return flushes
+
+    def _take_apart(self, prefix: str) -> None:
+        flush = self._whole.pop(prefix)
+        self._whole_facts -= flush.left
+        self._held.update((entry.position, (entry, flush)) for entry in flush.entries())
 
     async def acknowledge(self, entries: Sequence[Entry]) -> None:
         """See `ports.Journal.acknowledge`."""
@@ -117,7 +157,7 @@ class Consumer:
 
     async def show_alive(self) -> None:
         """Keep what is held from being taken over, while it is being applied."""
-        if not self._held:
+        if not self.holds_any:
             return
         await self._redis.commands(
             [
@@ -157,12 +197,31 @@ class Consumer:
         return more
 
     async def _hold(self, partition: int, identifier: str, fields: list[bytes], applied: set[int], done: _Done) -> None:
-        if (partition, identifier) in self._open:
+        flush = Flush(partition, identifier, fields)
+        if flush.prefix in self._open:
             return
-        opened = _Open(partition, identifier)
+        if self.group == STORE and not applied and flush.unpack():
+            self._whole[flush.prefix] = flush
+            self._whole_facts += flush.left
+        else:
+            flush = Flush(partition, identifier, fields)
+            entries = await self._read_each(flush, applied)
+            if not entries:
+                done.setdefault(partition, []).append((identifier, flush.facts, []))
+                return
+            flush.left = len(entries)
+            self._held.update((entry.position, (entry, flush)) for entry in entries)
+        self._open.add(flush.prefix)
+        self._held_bytes += flush.size
+
+    async def _read_each(self, flush: Flush, applied: set[int]) -> list[Entry]:
+        """The facts of a stream entry one by one. What can't be read is set aside.
+
+        All at once: if Redis goes away before, nothing of it is held, and another name inherits it whole.
+        """
         entries: list[Entry] = []
         first = 1
-        for kind, packed in zip(fields[2::2], fields[3::2], strict=True):
+        for kind, packed in flush.kinds():
             if self.group != STORE and kind != MESSAGES:
                 first += facts.size(packed)
                 continue
@@ -170,22 +229,15 @@ class Consumer:
             for index, place in enumerate(places, first):
                 if index in applied:
                     continue
-                position = f"{opened.prefix}{index}"
+                position = f"{flush.prefix}{index}"
                 if isinstance(place, facts.Unreadable):
-                    await self._refuse(partition, position, kind, place)
+                    await self._refuse(flush.partition, position, kind, place)
                     continue
                 entries.append(Entry(position, *place))
             first += len(places)
-            opened.facts += len(places)
-            opened.size += len(packed)
-        # All at once: if Redis goes away before, nothing of it is held, and another name inherits it whole.
-        if entries:
-            opened.left = len(entries)
-            self._open.add((partition, identifier))
-            self._held_bytes += opened.size
-            self._held.update((entry.position, (entry, opened)) for entry in entries)
-        else:
-            done.setdefault(partition, []).append((identifier, opened.facts, []))
+            flush.facts += len(places)
+            flush.size += len(packed)
+        return entries
 
     async def _refuse(self, partition: int, position: str, kind: bytes, found: facts.Unreadable) -> None:
         error = repr(found.error)
@@ -218,22 +270,35 @@ class Consumer:
 
     def _leave(self, entries: Sequence[Entry]) -> _Done:
         """Let go of facts; what to tell Redis of their stream entries."""
-        left: dict[_Open, list[str]] = {}
-        for entry in entries:
+        done: _Done = {}
+        singles = entries
+        if isinstance(entries, Batch):
+            singles = entries.singles
+            for flush in entries.flushes:
+                if self._whole.pop(flush.prefix, None) is not None:
+                    self._whole_facts -= flush.left
+                    self._close(flush, done)
+        left: dict[Flush, list[str]] = {}
+        for entry in singles:
+            if entry.position not in self._held and (prefix := _prefix(entry.position)) in self._whole:
+                self._take_apart(prefix)
             held = self._held.pop(entry.position, None)
             if held is not None:
                 held[1].left -= 1
                 left.setdefault(held[1], []).append(entry.position)
-        done: _Done = {}
-        for opened, positions in left.items():
-            if opened.left == 0:
-                self._open.discard((opened.partition, opened.identifier))
-                self._held_bytes -= opened.size
-                told: _Left = opened.identifier, opened.facts, []
+        for flush, positions in left.items():
+            if flush.left == 0:
+                self._close(flush, done)
             else:
-                told = opened.identifier, IN_PART, [int(position.rpartition("/")[2]) for position in positions]
-            done.setdefault(opened.partition, []).append(told)
+                indices = [int(position.rpartition("/")[2]) for position in positions]
+                done.setdefault(flush.partition, []).append((flush.identifier, IN_PART, indices))
         return done
+
+    def _close(self, flush: Flush, done: _Done) -> None:
+        """Nothing of a stream entry is held any more."""
+        self._open.discard(flush.prefix)
+        self._held_bytes -= flush.size
+        done.setdefault(flush.partition, []).append((flush.identifier, flush.facts, []))
 
     async def _put_aside(self, partition: int, position: str, error: str, kind: bytes, state: bytes) -> None:
         await self._call(_ASIDE, [(partition, (self.group, position, error, kind, state))])
@@ -261,43 +326,47 @@ class Following(Consumer):
         await self._redis.call(_FOLLOW, [(partition, (self.group, 0)) for partition in range(self._redis.partitions)])
 
 
-class _Open:
-    """A stream entry of which facts are held: how many are left, how many count, and about what they weigh."""
-
-    __slots__ = ("facts", "identifier", "left", "partition", "prefix", "size")
-
-    def __init__(self, partition: int, identifier: str) -> None:
-        self.partition = partition
-        self.identifier = identifier
-        self.prefix = f"{partition}/{identifier}/"
-        self.facts = 0
-        self.left = 0
-        self.size = 0
-
-
-def _order(entry: Entry) -> tuple[int, int, int, int]:
-    fact = entry.fact
-    if type(fact) is MessageChanged:
-        return entry.application, entry.chat, fact.number, fact.revision
-    return entry.application, entry.chat, 0, 0
+def _prefix(position: str) -> str:
+    return position[: position.rindex("/") + 1]
 
 
 def _settled(redis: Redis, entries: Sequence[Entry]) -> dict[int, list[bytes]]:
     """What the store has applied, by partition, in calls of bounded size, as acknowledge.lua takes it."""
+    revisions: dict[tuple[ApplicationId, int], list[int]] = defaultdict(list)
+    versions: dict[tuple[ApplicationId, int], int] = {}
+    singles = entries
+    if isinstance(entries, Batch):
+        singles = entries.others
+        for application, chat, revision in map(itemgetter(1, 2, 4), entries.heads):
+            revisions[application, chat].append(revision)
+        # Chats of which nothing but a count was read are settled, too.
+        revisions.update((chat, []) for chat in {(head[1], head[2]) for head, _ in entries.counts} - revisions.keys())
+    for entry in singles:
+        of_chat = revisions[entry.application, entry.chat]
+        fact = entry.fact
+        if type(fact) is MessageChanged:
+            of_chat.append(fact.revision)
+        elif type(fact) is ChatChanged:
+            place = entry.application, entry.chat
+            versions[place] = max(versions.get(place, 0), fact.version)
     calls: dict[int, list[_Settled]] = {}
-    for (application, chat), of_chat in groupby(sorted(entries, key=_chat_of), key=_chat_of):
-        messages: list[int] = []
-        version = 0
-        for entry in of_chat:
-            fact = entry.fact
-            if type(fact) is MessageChanged:
-                messages += fact.number, fact.revision
-            elif type(fact) is ChatChanged:
-                version = max(version, fact.version)
+    for (application, chat), of_chat in sorted(revisions.items()):
         into = calls.setdefault(redis.partition(application), [])
-        for start in range(0, max(1, len(messages)), 2 * SETTLE_CHUNK):
-            into.append((application, chat, messages[start : start + 2 * SETTLE_CHUNK], version))
+        in_order_of_change = sorted(set(of_chat))
+        for start in range(0, max(1, len(in_order_of_change)), SETTLE_CHUNK):
+            runs = _runs(in_order_of_change[start : start + SETTLE_CHUNK])
+            into.append((application, chat, runs, versions.get((application, chat), 0)))
     return {partition: _joined(chats) for partition, chats in calls.items()}
+
+
+def _runs(numbers: Sequence[int]) -> list[int]:
+    """The first and the last of each run of ascending numbers that has no gap."""
+    if not numbers:
+        return []
+    if numbers[-1] - numbers[0] == len(numbers) - 1:
+        return [numbers[0], numbers[-1]]
+    ends = (number for pair in pairwise(numbers) if pair[1] > pair[0] + 1 for number in pair)
+    return [numbers[0], *ends, numbers[-1]]
 
 
 def _joined(chats: list[_Settled]) -> list[bytes]:
@@ -306,14 +375,12 @@ def _joined(chats: list[_Settled]) -> list[bytes]:
     current: list[_Settled] = []
     weight = 0
     for chat in chats:
+        runs = chat[2]
         current.append(chat)
-        weight += 1 + len(chat[2]) // 2
+        weight += 1 + sum(runs[1::2]) - sum(runs[::2]) + len(runs) // 2
         if weight >= SETTLE_CHUNK:
             calls.append(facts.encode(current))
             current, weight = [], 0
     if current:
         calls.append(facts.encode(current))
     return calls
-
-
-_chat_of = attrgetter("application", "chat")

@@ -43,7 +43,7 @@ class Lane:
     async def read(self, _projection: Projection, limit: int) -> Sequence[Entry]:
         """See `ports.Source.read`."""
         entries = await self.consumer.read(limit)
-        if len(entries) == limit:
+        if self.consumer.holds(limit):
             self._plenty.set()
         else:
             self._plenty.clear()

@@ -71,7 +71,18 @@ async def test_texts_come_back_as_they_were(store: StackStore, application: Appl
         "\u00a0e\u0301",
         "😀",
     ]
-    texts += ["\uffff\U0010ffff", "�", "--'; DROP TABLE messages; #", "\\0\\n", "x" * BODY_MAX_BYTES, "字" * 21_845]
+    texts += [
+        "".join(map(chr, range(1, 32))),
+        "\f\\f\\u0001\x7f",
+        "],[",
+        '],["",',
+        "\uffff\U0010ffff",
+        "�",
+        "--'; DROP TABLE messages; #",
+        "\\0\\n",
+        "x" * BODY_MAX_BYTES,
+        "字" * 21_845,
+    ]
     facts = [
         MessageChanged(number, number, text[:255], text, f'{{"k":"{number}\\\\ \\" %s 😀"}}'.encode(), CREATED)
         for number, text in enumerate(texts, 1)

@@ -6,7 +6,8 @@
 -- ARGV[1]  the consumer group
 -- ARGV[2]  MessagePack: [[stream id, how many of its facts count for the group, which of them are applied] …];
 --          a count of -1: there are others, which are not; 0 is that of an entry that is none of the group's business
--- ARGV[3]  MessagePack: [[application, chat, [number, revision …], version or 0] …], of the store's group; else empty
+-- ARGV[3]  MessagePack: [[application, chat, [first, last, first, last …], version or 0] …], of the store's group, of
+--          each chat the runs of revisions that are applied, a thousand in all at most; else empty
 -- Returns how many facts left the backlog: none of what another had acknowledged before.
 
 local IDLE_S = 3600
@@ -16,27 +17,17 @@ local meta = KEYS[1]
 local P = string.sub(meta, 1, -5)
 local stream, group = P .. 'stream', ARGV[1]
 
-local function settle(application, chat, messages, version)
+local function settle(application, chat, runs, version)
   local name = application .. ':' .. chat
   local tail, order = P .. 't:' .. name, P .. 'z:' .. name
-  if #messages > 0 then
-    local numbers = {}
-    for index = 1, #messages, 2 do
-      -- Printed once, for all commands.
-      numbers[#numbers + 1] = string.format('%d', messages[index])
-    end
-    local latest = redis.call('ZMSCORE', order, unpack(numbers))
-    local done = {}
-    for index, number in ipairs(numbers) do
-      -- What has changed again since stays.
-      if latest[index] and tonumber(latest[index]) <= messages[2 * index] then
-        done[#done + 1] = number
-      end
-    end
+  local edits = P .. 'e:' .. name
+  for index = 1, #runs, 2 do
+    local first, last = string.format('%d', runs[index]), string.format('%d', runs[index + 1])
+    -- A revision is one message's. What has changed again since has a higher one, and stays.
+    local done = redis.call('ZRANGEBYSCORE', order, first, last)
     if #done > 0 then
-      redis.call('ZREM', order, unpack(done))
+      redis.call('ZREMRANGEBYSCORE', order, first, last)
       redis.call('HDEL', tail, unpack(done))
-      local edits = P .. 'e:' .. name
       if redis.call('EXISTS', edits) == 1 then
         redis.call('HDEL', edits, unpack(done))
       end

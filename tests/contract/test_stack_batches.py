@@ -1,0 +1,131 @@
+"""What the store's projection is handed: whole stream entries where it can be, and single facts where it must."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from chat_system.model import ApplicationId, ChatCounted, Window
+from chat_system.ports import Entry, Projection
+from chat_system.stack import consuming
+from chat_system.stack.batches import Batch
+from chat_system.stack.consuming import _runs
+from tests.contract.houses import OPENERS, OpenHouse
+
+pytestmark = pytest.mark.skipif("stack" not in OPENERS, reason="only the stack house has stream entries")
+
+STORE: Projection = "store"
+MANY = 1_000
+BODIES = ["one", 'two "quoted"', "three\\", "four\n\f\x01", "五"]
+
+
+@pytest.fixture
+async def stack(tmp_path: Path) -> AsyncIterator[OpenHouse]:
+    """The stack house without a worker."""
+    house = OpenHouse(OPENERS["stack"], tmp_path)
+    await house.open()
+    yield house
+    await house.close()
+
+
+async def filled(stack: OpenHouse) -> tuple[ApplicationId, int]:
+    """A chat to which two batches were posted; its opening is applied."""
+    application, chat = await stack.new_chat()
+    await stack.settle()
+    await stack.post(application, chat, *BODIES)
+    await stack.post(application, chat, *BODIES[:3])
+    return application, chat
+
+
+async def check_stored(stack: OpenHouse, application: ApplicationId, chat: int) -> None:
+    """All of it is applied: nothing waits, and MySQL alone has every message and the count."""
+    assert (await stack.journal.backlog(STORE)).entries == 0
+    assert await stack.journal.read(STORE, MANY) == []
+    page = await stack.store.messages(application, chat, Window(MANY, 0))
+    assert [message.body for message in page] == BODIES + BODIES[:3]
+    assert (await stack.store.chat(application, chat)).messages_count == len(page)
+    assert list(await stack.store.verify()) == []
+
+
+async def test_stream_entries_are_handed_out_whole_as_far_as_they_fit(stack: OpenHouse) -> None:
+    """Each with its messages and their chat's count; as a sequence it is the same facts one by one."""
+    application, chat = await filled(stack)
+    first = await stack.journal.read(STORE, len(BODIES) + 2)
+    assert isinstance(first, Batch)
+    assert [type(entry.fact) for entry in first].count(ChatCounted) == 1
+    assert [entry.message.body for entry in first[1:]] == BODIES
+    second = await stack.journal.read(STORE, MANY)
+    assert len(second) == len(BODIES) + 3 + 2
+    for batch in (first, second):
+        await stack.store.apply(batch)  # type: ignore[attr-defined]
+    await stack.journal.acknowledge(STORE, first)
+    await stack.journal.acknowledge(STORE, second)
+    await check_stored(stack, application, chat)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4, 7])
+async def test_a_stream_entry_larger_than_the_limit_is_handed_out_in_parts(stack: OpenHouse, limit: int) -> None:
+    """Each fact once when each is acknowledged; all of them when none is."""
+    application, chat = await filled(stack)
+    seen: set[str] = set()
+    for _ in range(50):
+        seen |= {entry.position for entry in await stack.journal.read(STORE, limit)}
+    assert len(seen) == len(BODIES) + 3 + 2
+    applied: list[str] = []
+    while entries := await stack.journal.read(STORE, limit):
+        assert len(entries) <= limit
+        await stack.store.apply(entries)  # type: ignore[attr-defined]
+        await stack.journal.acknowledge(STORE, entries)
+        applied += [entry.position for entry in entries]
+    assert sorted(applied) == sorted(seen)
+    await check_stored(stack, application, chat)
+
+
+async def test_parts_of_a_batch_are_acknowledged_alone(stack: OpenHouse) -> None:
+    """As a projector does that looks for the one fact at fault; the rest is read again."""
+    application, chat = await filled(stack)
+    batch = await stack.journal.read(STORE, MANY)
+    assert isinstance(batch, Batch)
+    half: list[Entry] = batch[: len(batch) // 2]
+    rest = {entry.position for entry in batch[len(batch) // 2 :]}
+    await stack.store.apply(half)  # type: ignore[attr-defined]
+    await stack.journal.acknowledge(STORE, half)
+    await stack.journal.acknowledge(STORE, batch[:1])
+    again = await stack.journal.read(STORE, MANY)
+    assert {entry.position for entry in again} == rest
+    await stack.store.apply(again)  # type: ignore[attr-defined]
+    await stack.journal.acknowledge(STORE, again)
+    await check_stored(stack, application, chat)
+
+
+async def test_what_changed_again_since_it_was_read_stays_on_the_tail(
+    stack: OpenHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the midst of a run of revisions, and when a run is told in several calls."""
+    monkeypatch.setattr(consuming, "SETTLE_CHUNK", 2)
+    application, chat = await filled(stack)
+    batch = await stack.journal.read(STORE, MANY)
+    await stack.edit(application, chat, 3, "edited")
+    await stack.store.apply(batch)  # type: ignore[attr-defined]
+    await stack.journal.acknowledge(STORE, batch)
+    assert (await stack.store.message(application, chat, 3)).body == "edited"
+    await stack.settle()
+    assert (await stack.store.message(application, chat, 3)).body == "edited"
+    assert (await stack.journal.backlog(STORE)).entries == 0
+
+
+@pytest.mark.parametrize(
+    ("numbers", "runs"),
+    [
+        ([], []),
+        ([7], [7, 7]),
+        ([1, 2, 3], [1, 3]),
+        ([1, 3], [1, 1, 3, 3]),
+        ([1, 2, 4, 5, 6, 9], [1, 2, 4, 6, 9, 9]),
+    ],
+)
+def test_runs_cover_the_numbers_and_nothing_between(numbers: list[int], runs: list[int]) -> None:
+    """The first and the last of each."""
+    assert _runs(numbers) == runs
