@@ -19,13 +19,14 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast
+from typing import Literal, Protocol, TypeVar, cast
 
 import aiohttp
 import asyncmy
 import msgspec
+import uvloop
 
 from bench.measure import Sample, Wrong
 from chat_system.model import MessageChanged
@@ -36,12 +37,15 @@ from chat_system.stack.mysql import Address
 from chat_system.stack.search import AT_ONCE
 from chat_system.stack.search import _pieces as bulk_pieces
 from chat_system.wiring import LANES, SEARCH_BATCH, STORE_BATCH, open_house
+from chat_system.worker import collect_seldom
 
 BATCHES = {"store": STORE_BATCH, "search": SEARCH_BATCH}
 RAW_TABLES = ("raw_messages", "raw_messages_of_many")
 RAW_SUFFIX, RAW_SUFFIX_OF_MANY = "-raw", "-raw-of-many"
 
 Batch = tuple[Entry, ...]
+
+R = TypeVar("R")
 
 
 ProjectionName = Literal["store", "search"]
@@ -99,20 +103,26 @@ def run_projection(work: Projecting) -> Projected:
     Raises:
         Wrong: something was set aside, or is left.
     """
-    return asyncio.run(_project(work))
+    return _as_a_worker(_project(work))
+
+
+def _as_a_worker(work: Coroutine[None, None, R]) -> R:
+    """Run it in a loop like a worker's."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
 
 
 async def _project(work: Projecting) -> Projected:
     clock = time.perf_counter
-    batches: list[Batch] = []
-    messages = 0
+    taken: list[Sequence[Entry]] = []
     read_s = apply_s = acknowledge_s = 0.0
     async with open_house(Settings.from_environment(work.settings)) as house:
+        collect_seldom()
         apply = cast(_Applies, getattr(house, work.projection)).apply
         cpu_before_s = time.process_time()
         while True:
             started_at = clock()
-            entries = tuple(await house.journal.read(work.projection, BATCHES[work.projection]))
+            entries = await house.journal.read(work.projection, BATCHES[work.projection])
             if not entries:
                 break
             read_at = clock()
@@ -122,15 +132,15 @@ async def _project(work: Projecting) -> Projected:
             acknowledge_s += clock() - applied_at
             apply_s += applied_at - read_at
             read_s += read_at - started_at
-            found = tuple(entry for entry in entries if isinstance(entry.fact, MessageChanged))
-            messages += len(found)
-            if work.keep:
-                batches.append(found)
+            taken.append(entries)
         cpu_s = time.process_time() - cpu_before_s
         backlog = await house.journal.backlog(work.projection)
+    # Made into objects only now: the projection itself may have done without.
+    batches = tuple(tuple(entry for entry in entries if isinstance(entry.fact, MessageChanged)) for entries in taken)
+    messages = sum(map(len, batches))
     if backlog.entries or backlog.set_aside or not messages:
         raise Wrong(f"{messages} messages were applied, then: {backlog}")
-    return Projected(messages, read_s, apply_s, acknowledge_s, cpu_s, tuple(batches))
+    return Projected(messages, read_s, apply_s, acknowledge_s, cpu_s, batches if work.keep else ())
 
 
 def run_as_worker(work: Projecting) -> Sample:
@@ -139,11 +149,12 @@ def run_as_worker(work: Projecting) -> Sample:
     Raises:
         Wrong: something was set aside, or is left.
     """
-    return asyncio.run(_work(work))
+    return _as_a_worker(_work(work))
 
 
 async def _work(work: Projecting) -> Sample:
     async with open_house(Settings.from_environment(work.settings), working=True) as house:
+        collect_seldom()
         cpu_before_s, started_at = time.process_time(), time.perf_counter()
         await asyncio.gather(*(one.drain() for one in house.projectors if one.projection == work.projection))
         sample = {"seconds": time.perf_counter() - started_at, "cpu_s": time.process_time() - cpu_before_s}

@@ -56,10 +56,7 @@ async def _work(settings: Settings) -> None:
         # Not before: the house may wait a minute for MySQL, and would not look at a signal that was only noted.
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
-        # What is there now stays: the collector need not look at it again and again.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(GARBAGE_THRESHOLD)
+        collect_seldom()
         pulse = Pulse()
         if settings.worker_port:
             serve_metrics(settings.host, settings.worker_port, pulse.is_felt)
@@ -77,6 +74,13 @@ async def _work(settings: Settings) -> None:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
     log.info("stopped")
+
+
+def collect_seldom() -> None:
+    """What is there now stays: the collector need not look at it again and again, and seldom at what comes."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_THRESHOLD)
 
 
 class Pulse:
