@@ -42,6 +42,9 @@ LOCK_ATTEMPTS = 5
 STATEMENT_MAX_BYTES = 4 * 1024 * 1024
 """No statement of ours is longer; a server that takes less than this is obeyed."""
 
+LEAVE_S = 0.0005
+"""How long a statement is given to leave: a socket does not take a large one at once."""
+
 _SESSION = (
     f"SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', innodb_lock_wait_timeout = {LOCK_WAIT_S}",
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
@@ -182,13 +185,17 @@ class Transaction:
                 if under_way is not None:
                     changed += await under_way
                 under_way = asyncio.create_task(_query(self._connection, statement))
-                # It leaves before the next is made.
-                await asyncio.sleep(0)
+                # The server shall work on it while the next is made.
+                await asyncio.sleep(LEAVE_S)
             if under_way is not None:
                 changed += await under_way
+        except asyncio.CancelledError:
+            if under_way is not None:
+                under_way.cancel()
+            raise
         finally:
             if under_way is not None and not under_way.done():
-                under_way.cancel()
+                # Whoever rolls back must not speak while the server still answers.
                 await asyncio.wait([under_way])
         return changed
 
