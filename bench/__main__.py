@@ -58,6 +58,12 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--rounds", type=positive, metavar="N", help="measure each scenario and its limit N times")
     options.add_argument(
+        "--large",
+        type=positive,
+        metavar="N",
+        help="so many messages in the large database, written straight into the servers instead of imported",
+    )
+    options.add_argument(
         "--data", type=Path, metavar="FILE", help="messages as NDJSON, with sender and body; may be .gz"
     )
     options.add_argument(
@@ -153,6 +159,8 @@ def run_benchmark(options: argparse.Namespace) -> int:
     sizes = QUICK if options.quick else DEFAULT
     if options.rounds is not None:
         sizes = dataclasses.replace(sizes, rounds=options.rounds)
+    if options.large is not None:
+        sizes = sizes.with_large_database(options.large)
     allow_many_sockets()
     started_at = time.monotonic()
     with work_folder(options.workdir) as folder:

@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Protocol
 
 from bench.api import Api
+from bench.building import Plan, build_sqlite
 from bench.measure import Wrong
 from bench.processes import Child, free_port, wait_for_rest
 
+SQLITE_FILE = "chat.sqlite3"
 NO_RATE_LIMIT = "10000000"
 REST_TIMEOUT_S = 120.0
 IMPORT_TIMEOUT_S = 400.0
@@ -79,6 +81,9 @@ class House(Protocol):
     def fill(self, storage: Path, file: Path, application: str) -> Imported:
         """Import a file into a storage that no server has open."""
 
+    def build(self, storage: Path, plan: Plan) -> None:
+        """Write what is planned straight into a new storage. See `building`."""
+
 
 class Embedded:
     """One process and one SQLite file."""
@@ -106,10 +111,21 @@ class Embedded:
         )
         return Imported(*child.run_to_end(IMPORT_TIMEOUT_S))
 
+    def build(self, storage: Path, plan: Plan) -> None:
+        """Let `chat-system migrate` make the file, and fill it."""
+        child = Child(
+            [sys.executable, "-m", "chat_system", "migrate"],
+            folder=storage,
+            log=storage / "migrate.log",
+            environment=self._environment(storage),
+        )
+        child.run_to_end(REST_TIMEOUT_S)
+        build_sqlite(storage / SQLITE_FILE, plan)
+
     def _environment(self, storage: Path) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("CHAT_")}
         return inherited | {
-            "CHAT_SQLITE_PATH": str(storage / "chat.sqlite3"),
+            "CHAT_SQLITE_PATH": str(storage / SQLITE_FILE),
             "CHAT_RATE_PER_S": NO_RATE_LIMIT,
             "CHAT_RATE_BURST": NO_RATE_LIMIT,
         }

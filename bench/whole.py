@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.building import Plan, build_servers
 from bench.houses import IMPORT_TIMEOUT_S, REST_TIMEOUT_S, Imported, Server
 from bench.processes import Child, wait_for_rest
 from bench.stack import Measured, Place, Stack
@@ -60,6 +61,12 @@ class Whole:
             return Imported(*child.run_to_end(IMPORT_TIMEOUT_S))
         finally:
             worker.stop()
+
+    def build(self, storage: Path, plan: Plan) -> None:
+        """Let `chat-system migrate` make the tables, and fill them and the index."""
+        place = self._place(storage)
+        place.spawn("migrate", {}).run_to_end(REST_TIMEOUT_S)
+        build_servers(place.settings, plan)
 
     def _place(self, storage: Path) -> Place:
         if storage not in self._places:

@@ -1,6 +1,6 @@
 """What the scenarios of one run share: sizes, folder, corpus, filled databases, the client's process.
 
-Whatever is expensive is made when it is first asked for and used again: two databases filled by import,
+Whatever is expensive is made when it is first asked for and used again: two filled databases,
 the bare ASGI app, and one process in which all loads run, so that a server and its client have a core
 each.
 
@@ -18,13 +18,14 @@ import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
 from bench.api import ChatPath
 from bench.bare import FixedAnswer
+from bench.building import Plan
 from bench.corpus import Corpus
 from bench.houses import Embedded, House, Imported, Server, running, spawn_limit
 from bench.measure import Wrong
@@ -56,6 +57,19 @@ class Sizes:
     unapplied: int
     sustained_s: float
     lag_s: float
+    built: bool = False
+    """The large database is too large to import: it is written straight into the servers."""
+
+    def with_large_database(self, messages: int) -> Sizes:
+        """The same with a large database of so many messages, which is not imported.
+
+        Raises:
+            Wrong: its chats need more.
+        """
+        least = self.searched_chat + self.short_chat + self.small_database
+        if messages < least:
+            raise Wrong(f"a large database has at least {least:,} messages")
+        return replace(self, large_database=messages, built=True)
 
 
 DEFAULT = Sizes(
@@ -101,12 +115,13 @@ class FilledChat:
 
 @dataclass(frozen=True)
 class Filled:
-    """A database that was filled by import, and what is in it."""
+    """A filled database, and what is in it."""
 
     storage: Path
     messages: int
     chats: dict[str, FilledChat]
-    imported: Imported
+    imported: Imported | None
+    """What the import took; None where the rows were written straight into the servers."""
     indexing_s: float
     """How long a server over it worked in the background at first, to index what was imported."""
 
@@ -205,7 +220,7 @@ class Workbench:
             (SEARCHED_CHAT, self.sizes.searched_chat),
             (LONG_CHAT, long),
         ]
-        return self._fill("large", chats)
+        return self._fill("large", chats, built=self.sizes.built)
 
     def import_file(self, chats: list[tuple[str, int]]) -> Path:
         """A file to import, made of the corpus; the same file for the same chats."""
@@ -218,9 +233,13 @@ class Workbench:
             unfinished.rename(path)
         return path
 
-    def _fill(self, name: str, chats: list[tuple[str, int]]) -> Filled:
+    def _fill(self, name: str, chats: list[tuple[str, int]], *, built: bool = False) -> Filled:
         storage = self.new_storage()
-        imported = self.house.fill(storage, self.import_file(chats), APPLICATION)
+        imported = None
+        if built:
+            self.house.build(storage, Plan(self.corpus, APPLICATION, chats))
+        else:
+            imported = self.house.fill(storage, self.import_file(chats), APPLICATION)
         with self.server(storage) as server:
             indexing_s = server.rest(INDEXING_TIMEOUT_S)
             token = next(a.token for a in server.api.applications() if a.name == APPLICATION)
