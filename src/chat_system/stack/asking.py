@@ -69,9 +69,9 @@ def weigh(asked: Asked) -> int:
     return sum(map(len, asked.contents)) + FACT_BYTES * len(asked.contents)
 
 
-def unpack(packed: bytes, count: int) -> Sequence[Any]:
+def unpack(packed: bytes, changes: Sequence[Asked]) -> Sequence[Any]:
     """What became of each change: a code and what goes with it; None for all when Redis knows no epoch."""
-    return _decode(packed) if packed else [None] * count
+    return _decode(packed) if packed else [None] * len(changes)
 
 
 def contents(change: PostMessages) -> list[bytes]:

@@ -18,6 +18,7 @@ from typing import Any
 
 from chat_system.model import ApplicationId
 from chat_system.ports import Wake
+from chat_system.stack.connection import Connection
 from chat_system.stack.redis import TIMEOUT_S, Redis
 from chat_system.telemetry import log
 
@@ -40,6 +41,7 @@ class StackFeed:
         self._announcing: set[asyncio.Task[None]] = set()
         self._onlookers: list[Callable[[], None]] = []
         self._delay_s = RETRY_FIRST_S
+        self._confirmed, self._is_silent = 0, False
         self.listening = asyncio.Event()
         """Set while this process hears what is announced."""
 
@@ -75,15 +77,7 @@ class StackFeed:
         """Listen until cancelled, and again after every failure."""
         while True:
             try:
-                async with contextlib.aclosing(self._redis.connect()) as client:
-                    if self._redis.is_cluster:
-                        # Else it would not know where any channel is.
-                        await client.initialize()
-                    channels = client.pubsub()
-                    await channels.subscribe(
-                        *(self._redis.key(index, self._channel) for index in range(self._redis.partitions))
-                    )
-                    await self._hear(channels)
+                await self._listen()
             except Exception as error:  # noqa: BLE001 - whatever it is, streams must be woken again
                 log.warning("feed is cut off", reason=repr(error), retry_in_s=self._delay_s)
             finally:
@@ -91,26 +85,38 @@ class StackFeed:
             await asyncio.sleep(self._delay_s)
             self._delay_s = min(self._delay_s * 2, RETRY_MAX_S)
 
-    async def _hear(self, channels: Any) -> None:
-        confirmed, silent = 0, False
-        while True:
-            message = await channels.get_message(timeout=TIMEOUT_S)
-            if message is None:
+    async def _listen(self) -> None:
+        """Listen until the connection is lost. In a cluster every node hears what is announced on any."""
+        lost = asyncio.Event()
+        self._confirmed, self._is_silent = 0, False
+        connection = Connection(await self._redis.open(""), self._hear, lost.set)
+        try:
+            connection.say(
+                "SUBSCRIBE", *(self._redis.key(index, self._channel) for index in range(self._redis.partitions))
+            )
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(lost.wait(), TIMEOUT_S)
                 # Silence may be a connection that no one has told us is gone.
-                if silent:
-                    raise ConnectionResetError("no answer")
-                silent = True
-                await channels.ping()
-                continue
-            silent = False
-            if message["type"] == "message":
-                self._wake(message["data"])
-            elif message["type"] == "subscribe":
-                confirmed += 1
-                if confirmed == self._redis.partitions:
-                    self._delay_s = RETRY_FIRST_S
-                    self.listening.set()
-                    self._wake_all()
+                if lost.is_set() or self._is_silent:
+                    raise ConnectionResetError("lost" if lost.is_set() else "no answer")
+                self._is_silent = True
+                connection.say("PING")
+        finally:
+            connection.cut()
+
+    def _hear(self, said: Any) -> None:
+        self._is_silent = False
+        if isinstance(said, Exception):
+            log.warning("feed is refused", reason=repr(said))
+        elif said[0] == b"message":
+            self._wake(said[2])
+        elif said[0] == b"subscribe":
+            self._confirmed += 1
+            if self._confirmed == self._redis.partitions:
+                self._delay_s = RETRY_FIRST_S
+                self.listening.set()
+                self._wake_all()
 
     def _wake(self, data: bytes) -> None:
         for wake in self._onlookers:

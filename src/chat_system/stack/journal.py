@@ -42,8 +42,9 @@ from chat_system.stack.asides import PROJECTIONS
 from chat_system.stack.asking import ASK, COLD, ERASED, MISMATCH, RECORDED, Asked, contents, pack, unpack, weigh
 from chat_system.stack.consuming import Consumer
 from chat_system.stack.epochs import Epochs
+from chat_system.stack.gathering import Gathering
 from chat_system.stack.lanes import Lane
-from chat_system.stack.redis import Gathering, Redis, Script
+from chat_system.stack.redis import Redis, Script
 from chat_system.stack.tail import ChatSeed, ChatTail, Tail
 from chat_system.telemetry import log
 

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -31,16 +29,11 @@ from redis.exceptions import (
 )
 
 from chat_system.errors import Unavailable
-from chat_system.telemetry import log
 
 TIMEOUT_S = 5.0
 """How long Redis may take to answer. It flushes its file before it does."""
 
 CONNECTIONS = 64
-
-ROUND_MAX_REQUESTS = 2_000
-ROUND_MAX_BYTES = 4 * 1024 * 1024
-"""Of one round of a `Gathering`, unless a single request is larger: Redis answers nobody else meanwhile."""
 
 SCRIPTS = Path(__file__).parent / "scripts"
 
@@ -80,6 +73,7 @@ class Redis:
         self._metas = [f"{prefix}:{{p{partition}}}:meta".encode() for partition in range(partitions)]
         self._prefixes = [f"{prefix}:{{p{partition}}}:".encode() for partition in range(partitions)]
         self.client: Any = self.connect()
+        self._others: list[Callable[[], None]] = []
         self._meeting = asyncio.Lock()
         self._has_met = not self.is_cluster
 
@@ -98,13 +92,38 @@ class Redis:
             BlockingConnectionPool.from_url(self._url, max_connections=CONNECTIONS, timeout=TIMEOUT_S, **options)
         )
 
+    def node(self, partition: int) -> str:
+        """The name of the Redis that has a partition: of a cluster, where it was seen last."""
+        return str(self.client.get_node_from_key(self._metas[partition].decode()).name) if self.is_cluster else ""
+
+    async def open(self, node: str) -> Any:
+        """A connection to a Redis by its name, for a use of its own: neither pooled nor closed here."""
+        if self.is_cluster:
+            await self._meet_once()
+            found = self.client.get_node(node_name=node) if node else self.client.get_default_node()
+            connection = found.connection_class(**found.connection_kwargs)
+        else:
+            connection = self.client.connection_pool.make_connection()
+        await connection.connect()
+        return connection
+
+    def on_close(self, close: Callable[[], None]) -> None:
+        """Have something closed with it that was opened for a use of its own."""
+        self._others.append(close)
+
     async def close(self) -> None:
         """Close all connections."""
+        for close in self._others:
+            close()
         await self.client.aclose()
 
     def partition(self, application: int) -> int:
         """Where all of an application's keys are."""
         return application % self.partitions
+
+    def meta(self, partition: int) -> bytes:
+        """The key that all scripts are given."""
+        return self._metas[partition]
 
     def key(self, partition: int, name: str) -> bytes:
         """A key of a partition."""
@@ -159,11 +178,13 @@ class Redis:
             else:
                 infos = [await self.client.info("memory")]
         except (TimeoutError, RedisError, OSError) as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
         return max((int(info["used_memory"]), int(info.get("maxmemory", 0))) for info in infos)
 
-    async def _meet(self) -> None:
-        """Let a cluster's client get to know the nodes, once: several at once close each other's connections."""
+    async def _meet_once(self) -> None:
+        """Let a cluster's client get to know the nodes: several at once would close each other's connections."""
+        if self._has_met:
+            return
         async with self._meeting:
             if not self._has_met:
                 await self.client.initialize()
@@ -172,8 +193,7 @@ class Redis:
     async def _send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """The answers; errors that Redis itself answered stand among them."""
         try:
-            if not self._has_met:
-                await self._meet()
+            await self._meet_once()
             if self.is_cluster or len(commands) == 1:
                 return list(await asyncio.gather(*(_answer(self.client, command) for command in commands)))
             pipeline = self.client.pipeline(transaction=False)
@@ -181,7 +201,7 @@ class Redis:
                 pipeline.execute_command(*command)
             return list(await pipeline.execute(raise_on_error=False))
         except (TimeoutError, RedisError, OSError) as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
 
 
 async def _answer(client: Any, command: tuple[Any, ...]) -> Any:
@@ -193,12 +213,14 @@ async def _answer(client: Any, command: tuple[Any, ...]) -> Any:
 
 def _checked(answer: Any) -> Any:
     if isinstance(answer, Exception):
-        raise _unavailable(answer) from answer
+        raise unavailable(answer) from answer
     return answer
 
 
-def _unavailable(error: Exception) -> Unavailable:
+def unavailable(error: Exception) -> Unavailable:
     """What an error means for a caller. A defect of ours is none of it, and is raised as it is."""
+    if not isinstance(error, RedisError | OSError):
+        raise error
     if isinstance(error, OutOfMemoryError):
         return Unavailable("Redis has no memory left for writes.")
     if isinstance(error, ResponseError) and not str(error).startswith(_WAITING):
@@ -206,99 +228,3 @@ def _unavailable(error: Exception) -> Unavailable:
     if isinstance(error, RedisClusterException):
         return Unavailable("The Redis Cluster is away.")
     return Unavailable("Redis is away.")
-
-
-_Round = dict[int, list[tuple[Any, asyncio.Future[Any]]]]
-
-
-class Gathering:
-    """Calls of one script, gathered: what comes while one round is under way goes together into the next.
-
-    The calls of a partition become one call of the script, so a hundred clients share one round trip, and one
-    fsync. What is too much for one round waits for the one after. `encode` makes the script's arguments of a
-    partition's requests, `decode` their answers of its answer and their number; `weigh` says about how many bytes a
-    request costs Redis.
-    """
-
-    def __init__(
-        self,
-        redis: Redis,
-        script: Script,
-        encode: Callable[[Sequence[Any]], Sequence[Any]],
-        decode: Callable[[bytes, int], Sequence[Any]],
-        *,
-        weigh: Callable[[Any], int] = lambda _: 0,
-        observe: Callable[[int, float], None] | None = None,
-    ) -> None:
-        self._redis = redis
-        self._script = script
-        self._encode = encode
-        self._decode = decode
-        self._weigh = weigh
-        self._observe = observe
-        self._waiting: deque[tuple[int, Any, asyncio.Future[Any]]] = deque()
-        self._round: asyncio.Task[None] | None = None
-
-    def ask(self, partition: int, request: Any) -> asyncio.Future[Any]:
-        """The answer to one request, in some time. If the caller leaves, the request stands all the same."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append((partition, request, future))
-        if self._round is None:
-            self._round = asyncio.create_task(self._run())
-        return future
-
-    async def close(self) -> None:
-        """Wait for what is under way."""
-        if self._round is not None:
-            await asyncio.wait([self._round])
-
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            while self._waiting:
-                asked = self._next_round()
-                started = loop.time()
-                try:
-                    await self._ask_all(asked)
-                except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must be told
-                    if not isinstance(error, Unavailable):
-                        log.exception("script failed", script=self._script.name)
-                    for _, future in chain.from_iterable(asked.values()):
-                        if not future.done():
-                            future.set_exception(_own(error))
-                if self._observe is not None:
-                    self._observe(sum(map(len, asked.values())), loop.time() - started)
-        finally:
-            self._round = None
-
-    def _next_round(self) -> _Round:
-        """By partition what is asked next, in the order in which it came."""
-        asked: _Round = {}
-        weight = 0
-        for _ in range(min(len(self._waiting), ROUND_MAX_REQUESTS)):
-            partition, request, future = self._waiting[0]
-            weight += self._weigh(request)
-            if asked and weight > ROUND_MAX_BYTES:
-                break
-            self._waiting.popleft()
-            asked.setdefault(partition, []).append((request, future))
-        return asked
-
-    async def _ask_all(self, asked: _Round) -> None:
-        calls = [
-            (partition, self._encode([request for request, _ in requests])) for partition, requests in asked.items()
-        ]
-        answers = await self._redis.call(self._script, calls)
-        for requests, answer in zip(asked.values(), answers, strict=True):
-            for (_, future), one in zip(requests, self._decode(answer, len(requests)), strict=True):
-                if not future.done():
-                    future.set_result(one)
-
-
-def _own(error: Exception) -> Exception:
-    # Each waits in a task of its own: one exception raised in many would mix up their tracebacks.
-    if isinstance(error, Unavailable):
-        own = Unavailable(error.detail)
-        own.__cause__ = error.__cause__
-        return own
-    return error

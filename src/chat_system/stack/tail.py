@@ -17,7 +17,8 @@ from msgspec import Struct
 from chat_system.errors import NotFound
 from chat_system.model import NUMBER_MAX, ApplicationId, ChatChanged, MessageChanged, Window
 from chat_system.stack.facts import ChatFact, MessageFact
-from chat_system.stack.redis import Gathering, Redis, Script
+from chat_system.stack.gathering import Gathering
+from chat_system.stack.redis import Redis, Script
 
 CHAT, MESSAGE, WINDOW, REVISIONS, CHATS, APPLICATION = range(1, 7)
 """What may be asked, as tail.lua numbers it."""
@@ -155,7 +156,7 @@ def _bounds(window: Window) -> list[Any]:
     ]
 
 
-def _unpack(packed: bytes, _count: int) -> Sequence[tuple[_Answer, int, int]]:
+def _unpack(packed: bytes, _asked: Sequence[Any]) -> Sequence[tuple[_Answer, int, int]]:
     found = _decode_answers(packed)
     return [(answer, found.now, found.epoch) for answer in found.answers]
 

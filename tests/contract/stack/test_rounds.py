@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Sequence
 import msgspec
 import pytest
 
-from chat_system.stack import redis as module
-from chat_system.stack.redis import Gathering, Redis, Script
+from chat_system.stack import gathering as module
+from chat_system.stack.gathering import Gathering
+from chat_system.stack.redis import Redis, Script
 from chat_system.stack.tail import APPLICATION
 from tests.servers.shared import run_servers
 
@@ -30,11 +31,11 @@ def encode(applications: Sequence[int]) -> list[bytes]:
     return [msgspec.msgpack.encode([[APPLICATION, application] for application in applications])]
 
 
-def decode(packed: bytes, count: int) -> Sequence[int]:
+def decode(packed: bytes, asked: Sequence[int]) -> Sequence[int]:
     """How many questions were answered together, for each of them."""
     answers = msgspec.msgpack.decode(packed)[2]
-    assert len(answers) == count
-    return [count] * count
+    assert len(answers) == len(asked)
+    return [len(asked)] * len(asked)
 
 
 @pytest.mark.parametrize(
