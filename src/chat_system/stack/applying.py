@@ -122,7 +122,7 @@ class Facts:
         if any(kind != facts.POST for kind in set(map(itemgetter(0), batch.heads))):
             for head, said in messages:
                 if head[0] != facts.POST:
-                    fact = facts.MessageFact(facts.Head(*head), facts.MessageContent(*said)).changed()
+                    [fact] = facts.Run(facts.Head(*head), [facts.MessageContent(*said)]).changed()
                     self._add_message((head[1], head[2], head[3]), fact)
             messages = [message for message in messages if message[0][0] == facts.POST]
         if messages:

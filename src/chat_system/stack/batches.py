@@ -32,9 +32,12 @@ Said = tuple[str | None, str | None, bytes | None, int | None]
 """The fields of a `facts.MessageContent`."""
 
 Message = tuple[Head, Said]
+Run = tuple[Head, list[Said]]
+"""The fields of a `facts.Run`."""
+
 Count = tuple[Head, None]
 
-_decode_messages = msgspec.msgpack.Decoder(list[Message]).decode
+_decode_runs = msgspec.msgpack.Decoder(list[Run]).decode
 _decode_counts = msgspec.msgpack.Decoder(list[Count]).decode
 
 
@@ -64,7 +67,8 @@ class Flush:
         try:
             for kind, packed in self.kinds():
                 if kind == MESSAGES:
-                    self.messages += _decode_messages(packed)
+                    for run in _decode_runs(packed):
+                        self.messages += _messages(run)
                 elif kind == COUNTS:
                     self.counts += _decode_counts(packed)
                 else:
@@ -86,6 +90,17 @@ class Flush:
 
 class _TakeApart(Exception):
     """A fact can't be read."""
+
+
+def _messages(run: Run) -> Sequence[Message]:
+    """A run's messages, each with a head of its own."""
+    head, contents = run
+    if len(contents) == 1:
+        return [(head, contents[0])]
+    kind, application, chat, number, revision, at = head
+    return [
+        ((kind, application, chat, number + index, revision + index, at), said) for index, said in enumerate(contents)
+    ]
 
 
 def _entries(prefix: str, places: Sequence[facts.Place | facts.Unreadable], first: int = 0) -> Iterator[Entry]:

@@ -77,7 +77,7 @@ async def _differing_counters(redis: Redis, store: StackStore, application: Appl
     counters, waiting = await redis.commands(
         [
             ("GET", redis.key(partition, f"c:{name}")),
-            ("EXISTS", redis.key(partition, f"z:{name}")),
+            ("EXISTS", redis.key(partition, f"r:{name}"), redis.key(partition, f"t:{name}")),
         ]
     )
     if waiting or counters is None:

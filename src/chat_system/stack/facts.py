@@ -1,15 +1,17 @@
 """Facts as they stand in Redis: in the stream, and on the tails of their chats.
 
 A fact is MessagePack, an array of two: its head, which append.lua writes (kind, application, chat, number,
-revision, time), and its content, which the API encoded before a number was known. A stream entry has a field for
-each kind of fact (`m` message, `c` chat, `n` count, `o` idempotency key) with all of them in one array, so that
-readers know what they decode, and decode it at once.
+revision, time), and its content, which the API encoded before a number was known. Messages come in runs: the head is
+that of the first, and the content is an array of the contents of all, whose numbers and revisions follow. A stream
+entry has a field for each kind of fact (`m` messages, `c` chat, `n` count, `o` idempotency key) with all of them in
+one array, so that readers know what they decode, and decode it at once.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from itertools import chain, count
 from typing import Any
 
 import msgspec
@@ -70,30 +72,60 @@ class KeyContent(Struct, array_like=True, gc=False):
     kept_s: int | None
 
 
-class MessageFact(Struct, array_like=True, gc=False):
-    """A message as it stands in Redis."""
+class Run(Struct, array_like=True, gc=False):
+    """Messages of one chat as they stand in Redis: new ones, or one that was edited or deleted."""
 
     head: Head
-    content: MessageContent
+    contents: list[MessageContent]
 
-    def changed(self) -> MessageChanged:
-        """The state that it tells."""
-        head, content = self.head, self.content
+    def changed(self) -> list[MessageChanged]:
+        """The states that it tells."""
+        head = self.head
         if head.kind == POST:
-            created_at = head.at if content.created_at is None else content.created_at
-            return MessageChanged(
-                head.number, head.revision, content.sender, content.body, content.metadata, created_at
+            return [
+                MessageChanged(
+                    number,
+                    revision,
+                    content.sender,
+                    content.body,
+                    content.metadata,
+                    head.at if content.created_at is None else content.created_at,
+                )
+                for number, revision, content in zip(count(head.number), count(head.revision), self.contents)
+            ]
+        deleted_at = head.at if head.kind == DELETE else None
+        return [
+            MessageChanged(
+                head.number,
+                head.revision,
+                content.sender,
+                content.body,
+                content.metadata,
+                head.at if content.created_at is None else content.created_at,
+                head.at,
+                deleted_at,
             )
-        return MessageChanged(
-            head.number,
-            head.revision,
-            content.sender,
-            content.body,
-            content.metadata,
-            head.at if content.created_at is None else content.created_at,
-            head.at,
-            head.at if head.kind == DELETE else None,
-        )
+            for content in self.contents
+        ]
+
+
+class RawRun(Struct, array_like=True, gc=False):
+    """The same, of which not all is wanted."""
+
+    head: Head
+    contents: list[msgspec.Raw]
+
+    def part(self, first: int, last: int) -> Run:
+        """The messages from one index to another, exclusive."""
+        return Run(self._head(first), [_decode_content(content) for content in self.contents[first:last]])
+
+    def only(self, index: int) -> bytes:
+        """One message as a run of its own, as it stands there."""
+        return encode([self._head(index), [self.contents[index]]])
+
+    def _head(self, index: int) -> Head:
+        head = self.head
+        return Head(head.kind, head.application, head.chat, head.number + index, head.revision + index, head.at)
 
 
 class ChatFact(Struct, array_like=True, gc=False):
@@ -130,11 +162,14 @@ class KeyFact(Struct, array_like=True, gc=False):
         return KeyUsed(once, Receipt(head.number, head.revision, head.at, content.count, replayed=True), expires_at)
 
 
-_decode_messages = msgspec.msgpack.Decoder(list[MessageFact]).decode
+_decode_runs = msgspec.msgpack.Decoder(list[Run]).decode
 _decode_chats = msgspec.msgpack.Decoder(list[ChatFact]).decode
 _decode_counts = msgspec.msgpack.Decoder(list[CountFact]).decode
 _decode_keys = msgspec.msgpack.Decoder(list[KeyFact]).decode
 _decode_states = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
+_decode_content = msgspec.msgpack.Decoder(MessageContent).decode
+decode_run = msgspec.msgpack.Decoder(Run).decode
+decode_raw_run = msgspec.msgpack.Decoder(RawRun).decode
 
 
 KEPT = struct.Struct(">IQQI")
@@ -172,7 +207,7 @@ def read(kind: bytes, packed: bytes) -> Sequence[Place | Unreadable]:
 
 
 def size(packed: bytes) -> int:
-    """How many facts a field has."""
+    """How many facts a field has, of a kind other than messages."""
     try:
         return len(_decode_states(packed))
     except _UNREADABLE:
@@ -186,7 +221,7 @@ def _read_each(reader: Reader, packed: bytes) -> Sequence[Place | Unreadable]:
         states = [bytes(state) for state in _decode_states(packed)]
     except _UNREADABLE as error:
         return [Unreadable(packed, error)]
-    for state in states:
+    for state in chain.from_iterable(map(_apart, states)) if reader is _read_messages else states:
         try:
             places += reader(ARRAY_OF_ONE + state)
         except _UNREADABLE as error:
@@ -194,8 +229,17 @@ def _read_each(reader: Reader, packed: bytes) -> Sequence[Place | Unreadable]:
     return places
 
 
+def _apart(state: bytes) -> list[bytes]:
+    """The messages of a run, each as a run of its own; the state as it is when it is no run."""
+    try:
+        run = decode_raw_run(state)
+        return [run.only(index) for index in range(len(run.contents))]
+    except _UNREADABLE:
+        return [state]
+
+
 def _read_messages(packed: bytes) -> list[Place]:
-    return [(fact.head.application, fact.head.chat, fact.changed()) for fact in _decode_messages(packed)]
+    return [(run.head.application, run.head.chat, changed) for run in _decode_runs(packed) for changed in run.changed()]
 
 
 def _read_chats(packed: bytes) -> list[Place]:
@@ -225,7 +269,7 @@ def write(application: ApplicationId, chat: int, fact: Fact) -> tuple[bytes, byt
         at = fact.created_at if fact.updated_at is None else fact.updated_at
         head = [kind, application, chat, fact.number, fact.revision, at]
         content = MessageContent(fact.sender, fact.body, fact.metadata, fact.created_at)
-        return b"m", encode([head, content])
+        return b"m", encode([head, [content]])
     if isinstance(fact, ChatChanged):
         head = [CHANGE, application, chat, 0, fact.version, fact.updated_at]
         return b"c", encode([head, ChatContent(fact.title, fact.metadata, fact.created_at)])

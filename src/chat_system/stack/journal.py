@@ -39,7 +39,7 @@ from chat_system.model import (
 from chat_system.ports import Backlog, Entry, Projection, SetAside
 from chat_system.stack import asides, facts
 from chat_system.stack.asides import PROJECTIONS
-from chat_system.stack.asking import ASK, COLD, ERASED, MISMATCH, RECORDED, Asked, contents, pack, unpack, weigh
+from chat_system.stack.asking import ASK, COLD, ERASED, MISMATCH, Asked, pack, posting, unpack, weigh
 from chat_system.stack.consuming import Consumer
 from chat_system.stack.epochs import Epochs
 from chat_system.stack.gathering import Gathering
@@ -128,14 +128,13 @@ class StackJournal:
         if self._is_full:
             raise Unavailable("Redis has no memory left for writes: the workers are behind.")
         if isinstance(change, PostMessages):
-            asked = Asked(facts.POST, application, change.chat, once, len(change.messages), contents(change))
-            receipt = await self._record(asked)
+            receipt = await self._record(posting(application, change, once))
             if not receipt.replayed:
                 telemetry.ACCEPTED.inc(receipt.count)
             return receipt
         if isinstance(change, OpenChat):
             content = facts.ChatContent(change.chat.title, encode_metadata(change.chat.metadata))
-            return await self._open(Asked(facts.OPEN, application, 0, once, 0, [facts.encode(content)]))
+            return await self._open(Asked(facts.OPEN, application, 0, once, [], [facts.encode(content)]))
         # What it would be based on now is not what the first request with this key was based on.
         first = await self._first(application, once)
         if first is not None:
@@ -263,12 +262,12 @@ class StackJournal:
             if turn is not None and not turn.done():
                 turn.set_result(None)
             answer = await asking
+            if type(answer) is Receipt:
+                return answer
             if answer is None:
                 await self._epochs.begin(self._redis.partition(application))
                 continue
             code = answer[0]
-            if code == RECORDED:
-                return Receipt(answer[1], answer[2], answer[3], answer[4], replayed=len(answer) > 5)
             if code == COLD:
                 asked.seed = await self._seed(application, asked.chat, answer[1])
             elif code == ASK:

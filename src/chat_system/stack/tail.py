@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from chat_system.errors import NotFound
 from chat_system.model import NUMBER_MAX, ApplicationId, ChatChanged, MessageChanged, Window
-from chat_system.stack.facts import ChatFact, MessageFact
+from chat_system.stack.facts import ChatFact, decode_raw_run, decode_run
 from chat_system.stack.gathering import Gathering
 from chat_system.stack.redis import Redis, Script
 
@@ -70,6 +70,10 @@ class _Answer(Struct, array_like=True):
     last: int
     revision: int
     own: ChatFact | None
+    low: int
+    high: int
+    above: int
+    runs: list[tuple[msgspec.Raw, str | None]]
     facts: list[msgspec.Raw]
     edited: list[int]
 
@@ -81,7 +85,6 @@ class _Answers(Struct, array_like=True):
 
 
 _decode_answers = msgspec.msgpack.Decoder(_Answers).decode
-_decode_message = msgspec.msgpack.Decoder(MessageFact).decode
 _decode_chat = msgspec.msgpack.Decoder(ChatFact).decode
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -163,10 +166,10 @@ def _unpack(packed: bytes, _asked: Sequence[Any]) -> Sequence[tuple[_Answer, int
 
 def _chat_tail(asked: tuple[_Answer, int, int]) -> ChatTail:
     answer, now, epoch = asked
-    messages = {}
+    messages = _posted(answer) if answer.runs else {}
     for encoded in answer.facts:
-        changed = _decode_message(encoded).changed()
-        messages[changed.number] = changed
+        for changed in decode_run(encoded).changed():
+            messages[changed.number] = changed
     return ChatTail(
         answer.warm,
         answer.last,
@@ -177,3 +180,18 @@ def _chat_tail(asked: tuple[_Answer, int, int]) -> ChatTail:
         now,
         epoch,
     )
+
+
+def _posted(answer: _Answer) -> dict[int, MessageChanged]:
+    """The posted messages that were asked for, neither applied nor changed since."""
+    found = {}
+    for encoded, marks in answer.runs:
+        run = decode_raw_run(encoded)
+        head = run.head
+        first = max(0, answer.low - head.number, answer.above + 1 - head.revision)
+        last = min(len(run.contents), answer.high + 1 - head.number)
+        if first < last:
+            for index, changed in enumerate(run.part(first, last).changed(), first):
+                if marks is None or marks[index] == "0":
+                    found[changed.number] = changed
+    return found

@@ -17,21 +17,50 @@ local meta = KEYS[1]
 local P = string.sub(meta, 1, -5)
 local stream, group = P .. 'stream', ARGV[1]
 
-local function settle(application, chat, runs, version)
-  local name = application .. ':' .. chat
-  local tail, order = P .. 't:' .. name, P .. 'z:' .. name
-  local edits = P .. 'e:' .. name
-  for index = 1, #runs, 2 do
-    local first, last = string.format('%d', runs[index]), string.format('%d', runs[index + 1])
-    -- A revision is one message's. What has changed again since has a higher one, and stays.
-    local done = redis.call('ZRANGEBYSCORE', order, first, last)
-    if #done > 0 then
-      redis.call('ZREMRANGEBYSCORE', order, first, last)
-      redis.call('HDEL', tail, unpack(done))
-      if redis.call('EXISTS', edits) == 1 then
-        redis.call('HDEL', edits, unpack(done))
+-- Runs of posted messages. One that is applied in part stays, with a mark for each message that is.
+local function settle_posts(name, low, high)
+  local index, marks_key = P .. 'r:' .. name, P .. 'p:' .. name
+  local from, to = string.format('%d', low), string.format('%d', high)
+  local runs = redis.call('ZRANGE', index, '(' .. from, to, 'BYSCORE')
+  runs[#runs + 1] = redis.call('ZRANGE', index, from, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, 1)[1]
+  local done = {}
+  for _, run in ipairs(runs) do
+    local number, count, revision = struct.unpack('>I4I4I8', run) -- as append.lua packs it
+    local first, last = math.max(1, low - revision + 1), math.min(count, high - revision + 1)
+    if first == 1 and last == count then
+      done[#done + 1] = run
+      redis.call('HDEL', marks_key, number)
+    elseif first <= last then
+      local known = redis.call('HGET', marks_key, number) or string.rep('0', count)
+      local marks = string.sub(known, 1, first - 1) .. string.rep('1', last - first + 1) .. string.sub(known, last + 1)
+      if string.find(marks, '0', 1, true) then
+        redis.call('HSET', marks_key, number, marks)
+      else
+        done[#done + 1] = run
+        redis.call('HDEL', marks_key, number)
       end
     end
+  end
+  if #done > 0 then
+    redis.call('ZREM', index, unpack(done))
+  end
+end
+
+-- Edits and deletions. A revision is one message's: what has changed again since has a higher one, and stays.
+local function settle_edits(name, low, high)
+  local order, from, to = P .. 'z:' .. name, string.format('%d', low), string.format('%d', high)
+  local done = redis.call('ZRANGEBYSCORE', order, from, to)
+  if #done > 0 then
+    redis.call('ZREMRANGEBYSCORE', order, from, to)
+    redis.call('HDEL', P .. 't:' .. name, unpack(done))
+  end
+end
+
+local function settle(application, chat, runs, version)
+  local name = application .. ':' .. chat
+  for index = 1, #runs, 2 do
+    settle_posts(name, runs[index], runs[index + 1])
+    settle_edits(name, runs[index], runs[index + 1])
   end
   local own = P .. 'ct:' .. application
   if version > 0 then
@@ -44,7 +73,7 @@ local function settle(application, chat, runs, version)
       redis.call('EXPIRE', P .. 'a:' .. application, IDLE_S)
     end
   end
-  if redis.call('EXISTS', order) == 0 and redis.call('HEXISTS', own, chat) == 0 then
+  if redis.call('EXISTS', P .. 'r:' .. name, P .. 't:' .. name) == 0 and redis.call('HEXISTS', own, chat) == 0 then
     redis.call('EXPIRE', P .. 'c:' .. name, IDLE_S)
   end
 end

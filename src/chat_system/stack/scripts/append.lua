@@ -3,13 +3,15 @@
 -- chats. All of it is one atomic step, so a number that was allotted is a fact that was recorded.
 --
 -- KEYS[1]  the partition's `meta` key; what comes before that word begins all others
--- ARGV[1]  MessagePack: the changes, each an array (see `asking.py`, which writes them)
--- ARGV[2…] their contents, encoded, in the order in which the changes take them
+-- ARGV[1]  MessagePack: the changes, each an array (see `asking.py`, which writes them), and the lengths of
+-- ARGV[2]  their contents, encoded, one after another in the order in which the changes take them
 -- Returns MessagePack: one array for each change, its first element one of the codes below;
 -- an empty string when Redis knows nothing of this partition (it is new, or Redis has lost its data).
 
--- What it costs is mostly the number of commands it calls, and the numbers it has to print for them. So it asks once for
--- all counters, writes them at once, and prints a number once.
+-- What it costs is mostly the number of commands it calls, and the numbers it has to print for them. So it asks once
+-- for all counters, writes them at once, and has one fact for all messages that a chat is given together: a run.
+--
+-- A message is written once, to the stream. Its chat's tail has an index that says where, an element for each run.
 
 local RECORDED, COLD, ERASED, MISMATCH, STALE, ASK = 0, 1, 2, 3, 4, 5
 local POST, OPEN, CHANGE, EDIT, DELETE = 1, 2, 3, 4, 5
@@ -27,6 +29,10 @@ local KIND, APPLICATION, CHAT, REST, SEED, ONCE, FINGERPRINT, KEPT_MS, CHECKED =
 
 local COUNTERS = '>I4I8I4I8' -- of a chat: its last number, revision, how many messages, version
 
+-- Where a run stands: its first number, how many messages, the first revision; the stream entry's id, and in that
+-- entry's field of messages the offset and the length of the fact.
+local RUN = '>I4I4I8I4I8I4I4'
+
 local meta = KEYS[1]
 local P = string.sub(meta, 1, -5)
 local known = redis.call('HMGET', meta, 'epoch', 'since', 'store', 'search', 'store_done', 'search_done')
@@ -37,10 +43,15 @@ local epoch, since = tonumber(known[1]), tonumber(known[2])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local contents = 1
+local asked = cmsgpack.unpack(ARGV[1])
+local changes, lengths = asked[1], asked[2]
+
+local taken, passed = 0, 0
 local function content()
-  contents = contents + 1
-  return ARGV[contents]
+  taken = taken + 1
+  local from = passed + 1
+  passed = passed + lengths[taken]
+  return string.sub(ARGV[2], from, passed)
 end
 
 local function print_integer(value)
@@ -49,7 +60,7 @@ end
 
 -- What is written, gathered
 
-local entry, entry_facts, entry_bytes, facts, messages = {}, 0, 0, 0, 0
+local entry, runs, entry_facts, entry_bytes, facts, messages = {}, {}, 0, 0, 0, 0
 local chats, changed, applications = {}, {}, {}
 
 local function array_of(count)
@@ -58,43 +69,47 @@ end
 
 -- One field for each kind, and not for each fact: Redis, the network and who reads them have fewer pieces to handle.
 local function write_entry()
-  if entry_facts > 0 then
-    local fields = {}
-    for kind, states in pairs(entry) do
-      states[1] = array_of(#states - 1)
-      fields[#fields + 1] = kind
-      fields[#fields + 1] = table.concat(states)
-    end
-    redis.call('XADD', P .. 'stream', epoch .. '-*', 't', now, unpack(fields))
-    entry, entry_facts, entry_bytes = {}, 0, 0
+  if entry_facts == 0 then
+    return
   end
+  local fields = {}
+  for kind, states in pairs(entry) do
+    states[1] = array_of(#states - 1)
+    fields[#fields + 1] = kind
+    fields[#fields + 1] = table.concat(states)
+  end
+  local id = redis.call('XADD', P .. 'stream', epoch .. '-*', 't', now, unpack(fields))
+  local sequence = tonumber(string.match(id, '%d+$'))
+  for _, run in ipairs(runs) do
+    local place = struct.pack(RUN, run.number, run.count, run.revision, epoch, sequence, run.offset, run.length)
+    redis.call('ZADD', P .. 'r:' .. run.name, print_integer(run.revision), place)
+  end
+  entry, runs, entry_facts, entry_bytes = {}, {}, 0, 0
 end
 
-local function put(kind, state)
-  if entry_facts == ENTRY_FACTS or entry_bytes + #state > ENTRY_BYTES then
+-- Returns where in its field the state begins, counted from 0.
+local function put(kind, state, count)
+  if entry_facts + count > ENTRY_FACTS or entry_bytes + #state > ENTRY_BYTES then
     write_entry()
   end
   local states = entry[kind]
   if not states then
-    states = { '' } -- there goes what makes them an array
+    states = { '', size = 5 } -- there goes what makes them an array
     entry[kind] = states
   end
+  local offset = states.size
   states[#states + 1] = state
-  entry_facts = entry_facts + 1
+  states.size = offset + #state
+  entry_facts = entry_facts + count
   entry_bytes = entry_bytes + #state
-  facts = facts + 1
+  facts = facts + count
+  return offset
 end
 
 -- The head of a fact: MessagePack with fixed widths, so that one call makes it. The content follows.
 local function head(kind, application, chat, number, revision, at)
   return struct.pack('>BBBBI8BI4BI4BI8BI8', 0x92, 0x96, kind, 0xcf, application, 0xce, chat, 0xce, number,
     0xcf, revision, 0xcf, at)
-end
-
-local function in_chunks(command, key, list, size)
-  for start = 1, size, CHUNK do
-    redis.call(command, key, unpack(list, start, math.min(start + CHUNK - 1, size)))
-  end
 end
 
 -- Counters. A cold one is seeded by the caller from the store, under a ticket: one that was read before others
@@ -123,16 +138,14 @@ local function seeded(name, seed)
 end
 
 local function new_chat(application, number, name, last, revision, count, version)
-  -- `tail` and `order` are arguments of HSET and ZADD, two for each change: there are `fields` of them.
   local chat = {
     application = application, number = number, name = name, last = last, revision = revision, count = count,
-    version = version, tail = {}, order = {}, fields = 0, edits = {}
+    version = version
   }
   chats[name] = chat
   return chat
 end
 
-local changes = cmsgpack.unpack(ARGV[1])
 local names, gone, counters = {}, {}, {} -- of chats, by application and number; what is stored, by application and name
 
 -- Whatever the changes are about, in one question.
@@ -201,34 +214,37 @@ end
 
 -- Each kind of change returns a code and what it was allotted, or a code and a ticket.
 
-local function add(chat, kind, number, at, encoded)
-  local revision, fields, printed = chat.revision + 1, chat.fields, print_integer(number)
-  local state = head(kind, chat.application, chat.number, number, revision, at) .. encoded
-  put('m', state)
-  messages = messages + 1
-  chat.tail[fields + 1], chat.tail[fields + 2] = printed, state
-  chat.order[fields + 1], chat.order[fields + 2] = print_integer(revision), printed
-  chat.revision, chat.fields = revision, fields + 2
+-- A run: one head, that of the first message, for the contents of all. `encoded` are their contents, joined.
+local function add(chat, kind, number, count, at, encoded)
+  local state = head(kind, chat.application, chat.number, number, chat.revision + 1, at) .. array_of(count) .. encoded
+  local offset = put('m', state, count)
+  messages = messages + count
+  chat.revision = chat.revision + count
+  chat.is_written = true
   changed[chat.name] = chat
+  return state, offset
 end
 
-local function post(change, encoded)
+local function post(change, pieces)
   local chat, given = find_chat(change[APPLICATION], change[CHAT], change[SEED])
   if not chat then
     return COLD, given
   end
   local first, revision = chat.last + 1, chat.revision + 1
-  for index = 1, #encoded do
-    chat.last = chat.last + 1
-    add(chat, POST, chat.last, now, encoded[index])
+  for index, count in ipairs(change[REST]) do
+    local run = { name = chat.name, number = chat.last + 1, count = count, revision = chat.revision + 1 }
+    local state, offset = add(chat, POST, run.number, count, now, pieces[index])
+    run.offset, run.length = offset, #state
+    runs[#runs + 1] = run
+    chat.last = chat.last + count
+    chat.count = chat.count + count
   end
-  chat.count = chat.count + #encoded
-  return RECORDED, first, revision, now, #encoded
+  return RECORDED, first, revision, now, chat.last + 1 - first
 end
 
 local function put_chat(chat, at, encoded)
   local state = head(CHANGE, chat.application, chat.number, 0, chat.version, at) .. encoded
-  put('c', state)
+  put('c', state, 1)
   redis.call('HSET', P .. 'ct:' .. chat.application, chat.number, state)
   redis.call('PERSIST', P .. 'a:' .. chat.application)
   changed[chat.name] = chat
@@ -266,6 +282,28 @@ local function change_chat(change, encoded)
   return RECORDED, chat.number, chat.revision, at, 1
 end
 
+-- A posted message that is changed is not to be seen as it was before: its run gets a mark, as if it were applied.
+local function supersede(chat, number, revision)
+  local index, marks_key = P .. 'r:' .. chat.name, P .. 'p:' .. chat.name
+  local run = redis.call('ZRANGE', index, print_integer(revision), '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, 1)[1]
+  if not run then
+    return
+  end
+  local first, count, first_revision = struct.unpack(RUN, run)
+  local place = number - first + 1
+  if place > count or revision ~= first_revision + place - 1 then
+    return
+  end
+  local marks = redis.call('HGET', marks_key, first) or string.rep('0', count)
+  marks = string.sub(marks, 1, place - 1) .. '1' .. string.sub(marks, place + 1)
+  if string.find(marks, '0', 1, true) then
+    redis.call('HSET', marks_key, first, marks)
+  else
+    redis.call('ZREM', index, run)
+    redis.call('HDEL', marks_key, first)
+  end
+end
+
 local function change_message(change, encoded)
   local chat, given = find_chat(change[APPLICATION], change[CHAT], change[SEED])
   if not chat then
@@ -278,10 +316,11 @@ local function change_message(change, encoded)
     return STALE
   end
   local at = math.max(now, created_at + 1)
-  add(chat, change[KIND], number, at, encoded)
+  supersede(chat, number, based_on)
+  local state, printed = add(chat, change[KIND], number, 1, at, encoded), print_integer(number)
   redis.call('SET', guard, chat.revision, 'PX', GUARD_MS)
-  chat.edits[#chat.edits + 1] = number
-  chat.edits[#chat.edits + 1] = chat.revision
+  redis.call('HSET', P .. 't:' .. chat.name, printed, state)
+  redis.call('ZADD', P .. 'z:' .. chat.name, print_integer(chat.revision), printed)
   if change[KIND] == DELETE then
     chat.count = chat.count - 1
   end
@@ -310,7 +349,7 @@ local function remember(change, number, revision, at, count, encoded)
   local kept = change[KEPT_MS] > 0 and math.min(change[KEPT_MS], KEY_MS) or KEY_MS
   redis.call('SET', P .. 'o:' .. change[APPLICATION] .. ':' .. change[ONCE],
     struct.pack('>I4I8I8I4', number, revision, at, count) .. change[FINGERPRINT], 'PX', kept)
-  put('o', head(KEY, change[APPLICATION], 0, number, revision, at) .. encoded)
+  put('o', head(KEY, change[APPLICATION], 0, number, revision, at) .. encoded, 1)
 end
 
 local ways = { [POST] = post, [OPEN] = open, [CHANGE] = change_chat, [EDIT] = change_message, [DELETE] = change_message }
@@ -319,7 +358,7 @@ local function record(change)
   local encoded
   if change[KIND] == POST then
     encoded = {}
-    for index = 1, change[REST] do
+    for index = 1, #change[REST] do
       encoded[index] = content()
     end
   else
@@ -368,11 +407,8 @@ for name, chat in pairs(chats) do
   elseif chat.seeded then
     redis.call('SET', key, packed, 'EX', IDLE_S)
   end
-  if chat.fields > 0 then
-    in_chunks('HSET', P .. 't:' .. name, chat.tail, chat.fields)
-    in_chunks('ZADD', P .. 'z:' .. name, chat.order, chat.fields)
-    in_chunks('HSET', P .. 'e:' .. name, chat.edits, #chat.edits)
-    put('n', head(COUNT, chat.application, chat.number, 0, chat.revision, chat.count) .. '\192')
+  if chat.is_written then
+    put('n', head(COUNT, chat.application, chat.number, 0, chat.revision, chat.count) .. '\192', 1)
   end
 end
 for start = 1, #written, CHUNK do

@@ -8,7 +8,8 @@
 
 local P = string.sub(KEYS[1], 1, -5)
 local name = ARGV[1] .. ':' .. ARGV[2]
-if redis.call('EXISTS', P .. 'z:' .. name) == 1 or redis.call('HEXISTS', P .. 'ct:' .. ARGV[1], ARGV[2]) == 1 then
+local is_waiting = redis.call('EXISTS', P .. 'r:' .. name, P .. 't:' .. name) > 0
+if is_waiting or redis.call('HEXISTS', P .. 'ct:' .. ARGV[1], ARGV[2]) == 1 then
   return 0
 end
 redis.call('DEL', P .. 'c:' .. name)
