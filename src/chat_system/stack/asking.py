@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 
-from chat_system.model import ApplicationId, Once, PostMessages, Receipt, encode_metadata
+from chat_system.model import ApplicationId, NewMessage, Once, PostMessages, Receipt, encode_metadata
 from chat_system.stack import facts
+from chat_system.telemetry import ACCEPTED
 
 RECORDED, COLD, ERASED, MISMATCH, STALE, ASK = range(6)
 """What append.lua answers to a change."""
@@ -32,10 +33,13 @@ class Asked:
     """A change on its way to append.lua.
 
     `rest` is what its kind needs to be decided: of a post, how many messages each of its contents has; see append.lua
-    for the others. `place` is where in a call it went: which of the changes it is in, and behind how many messages.
+    for the others. `count` is how many messages or chats it is about. In a call it has a place among the changes, and
+    may stand behind other messages there.
     """
 
-    __slots__ = ("application", "chat", "checked", "contents", "count", "kind", "once", "place", "rest", "seed")
+    __slots__ = (
+        *("application", "before", "chat", "checked", "contents", "count", "kind", "once", "place", "rest", "seed"),
+    )
 
     def __init__(
         self,
@@ -56,56 +60,67 @@ class Asked:
         self.count = count
         self.checked = 0
         self.seed: list[int] | None = None
-        self.place = (0, 0)
+        self.place = self.before = 0
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a post like any other, of which nothing has to be known but its messages."""
+        return self.kind == facts.POST and self.once is None and self.seed is None and len(self.contents) == 1
+
+
+class _Together:
+    """Plain posts to one chat in a call: one change, for which the script does as much as for one message."""
+
+    __slots__ = ("content", "counts", "place")
+
+    def __init__(self, place: int) -> None:
+        self.place = place
+        self.counts = [0]
+        self.content = bytearray()
+
+    def take(self, asked: Asked) -> bool:
+        """Take a post in, unless there is no room in its piece."""
+        [content] = asked.contents
+        [count] = self.counts
+        if count and (count + asked.count > PIECE_MESSAGES or len(self.content) + len(content) > PIECE_BYTES):
+            return False
+        asked.place, asked.before = self.place, count
+        self.counts[0] = count + asked.count
+        self.content += content
+        return True
 
 
 def pack(changes: Sequence[Asked]) -> list[bytes]:
-    """The arguments of append.lua: what it decides on, and the contents that it only copies.
-
-    Plain posts to one chat become one change, for which the script does as much as for one message.
-    """
+    """The arguments of append.lua: what it decides on, and the contents that it only copies."""
     heads: list[list[Any]] = []
-    contents: list[bytes] = []
-    posts: dict[tuple[ApplicationId, int], list[Asked]] = {}
+    contents: list[bytes | bytearray] = []
+    posts: dict[tuple[ApplicationId, int], _Together] = {}
     for asked in changes:
-        if asked.kind == facts.POST and asked.once is None and asked.seed is None:
-            posts.setdefault((asked.application, asked.chat), []).append(asked)
-            continue
-        once = asked.once
-        contents += asked.contents
-        head: list[Any] = [asked.kind, asked.application, asked.chat, asked.rest]
-        asked.place = (len(heads), 0)
-        heads.append(head)
-        if once is not None or asked.seed is not None:
-            head.append(asked.seed or False)
-        if once is not None:
-            head += once.key.hex(), once.fingerprint.hex(), (once.kept_s or 0) * 1000, asked.checked
-            contents.append(facts.encode(facts.KeyContent(once.key, once.fingerprint, asked.count, once.kept_s)))
-    for (application, chat), together in posts.items():
-        counts, pieces = _joined(together, len(heads))
-        heads.append([facts.POST, application, chat, counts])
-        contents += pieces
-    return [facts.encode((heads, [len(content) for content in contents])), b"".join(contents)]
+        if asked.is_plain:
+            chat = asked.application, asked.chat
+            together = posts.get(chat)
+            if together is None or not together.take(asked):
+                together = posts[chat] = _Together(len(heads))
+                together.take(asked)
+                heads.append([facts.POST, asked.application, asked.chat, together.counts])
+                contents.append(together.content)
+        else:
+            asked.place, asked.before = len(heads), 0
+            heads.append(_head(asked))
+            contents += asked.contents
+            if (once := asked.once) is not None:
+                contents.append(facts.encode(facts.KeyContent(once.key, once.fingerprint, asked.count, once.kept_s)))
+    return [facts.encode((heads, list(map(len, contents)))), b"".join(contents)]
 
 
-def _joined(posts: Sequence[Asked], place: int) -> tuple[list[int], list[bytes]]:
-    """The contents of posts to one chat, in pieces that fit into a stream entry."""
-    counts: list[int] = []
-    pieces: list[list[bytes]] = []
-    room_facts = room_bytes = before = 0
-    for asked in posts:
-        asked.place = (place, before)
-        before += asked.count
-        for count, content in zip(asked.rest, asked.contents, strict=True):
-            if count > room_facts or len(content) > room_bytes:
-                counts.append(0)
-                pieces.append([])
-                room_facts, room_bytes = PIECE_MESSAGES, PIECE_BYTES
-            counts[-1] += count
-            pieces[-1].append(content)
-            room_facts -= count
-            room_bytes -= len(content)
-    return counts, [b"".join(piece) for piece in pieces]
+def _head(asked: Asked) -> list[Any]:
+    once = asked.once
+    head: list[Any] = [asked.kind, asked.application, asked.chat, asked.rest]
+    if once is not None or asked.seed is not None:
+        head.append(asked.seed or False)
+    if once is not None:
+        head += once.key.hex(), once.fingerprint.hex(), (once.kept_s or 0) * 1000, asked.checked
+    return head
 
 
 def weigh(asked: Asked) -> int:
@@ -119,30 +134,37 @@ def unpack(packed: bytes, changes: Sequence[Asked]) -> Sequence[Any]:
         return [None] * len(changes)
     answers = _decode(packed)
     found: list[Any] = []
+    accepted = 0
     for asked in changes:
-        place, before = asked.place
-        answer = answers[place]
-        if answer[0] == RECORDED:
-            count = answer[4] if len(answer) > REPLAYED else asked.count
-            found.append(
-                Receipt(answer[1] + before, answer[2] + before, answer[3], count, replayed=len(answer) > REPLAYED)
-            )
-        else:
+        answer, before = answers[asked.place], asked.before
+        if answer[0] != RECORDED:
             found.append(answer)
+            continue
+        is_replayed = len(answer) > REPLAYED
+        count = answer[4] if is_replayed else asked.count
+        found.append(Receipt(answer[1] + before, answer[2] + before, answer[3], count, replayed=is_replayed))
+        if asked.kind == facts.POST and not is_replayed:
+            accepted += count
+    if accepted:
+        ACCEPTED.inc(accepted)
     return found
 
 
 def posting(application: ApplicationId, change: PostMessages, once: Once | None) -> Asked:
     """Messages on their way into the journal, before they have a number."""
     messages = change.messages
-    times: Sequence[int | None] = change.sent_at or [None] * len(messages)
-    contents = [
-        (new.sender, new.body, None if new.metadata is None else encode_metadata(new.metadata), sent_at)
-        for new, sent_at in zip(messages, times, strict=True)
-    ]
-    asked = Asked(facts.POST, application, change.chat, once, [], [], len(contents))
-    _take_contents(asked, contents)
+    count = len(messages)
+    if count == 1 and change.sent_at is None:
+        return Asked(facts.POST, application, change.chat, once, [1], [facts.encode(_content(messages[0], None))])
+    times: Sequence[int | None] = change.sent_at or [None] * count
+    asked = Asked(facts.POST, application, change.chat, once, [], [], count)
+    _take_contents(asked, list(map(_content, messages, times)))
     return asked
+
+
+def _content(new: NewMessage, sent_at: int | None) -> tuple[Any, ...]:
+    """The fields of a `facts.MessageContent`."""
+    return new.sender, new.body, None if new.metadata is None else encode_metadata(new.metadata), sent_at
 
 
 def _take_contents(asked: Asked, contents: list[tuple[Any, ...]]) -> None:

@@ -88,8 +88,18 @@ class StackFeed:
     async def _listen(self) -> None:
         """Listen until the connection is lost. In a cluster every node hears what is announced on any."""
         lost = asyncio.Event()
+        refusals: list[Exception] = []
         self._confirmed, self._is_silent = 0, False
-        connection = Connection(await self._redis.open(""), self._hear, lost.set)
+
+        def hear(said: Any) -> None:
+            if isinstance(said, Exception):
+                # Redis is not ready yet, or not for us.
+                refusals.append(said)
+                lost.set()
+            else:
+                self._hear(said)
+
+        connection = Connection(await self._redis.open(""), hear, lost.set)
         try:
             connection.say(
                 "SUBSCRIBE", *(self._redis.key(index, self._channel) for index in range(self._redis.partitions))
@@ -98,6 +108,8 @@ class StackFeed:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(lost.wait(), TIMEOUT_S)
                 # Silence may be a connection that no one has told us is gone.
+                if refusals:
+                    raise refusals[0]
                 if lost.is_set() or self._is_silent:
                     raise ConnectionResetError("lost" if lost.is_set() else "no answer")
                 self._is_silent = True
@@ -107,9 +119,7 @@ class StackFeed:
 
     def _hear(self, said: Any) -> None:
         self._is_silent = False
-        if isinstance(said, Exception):
-            log.warning("feed is refused", reason=repr(said))
-        elif said[0] == b"message":
+        if said[0] == b"message":
             self._wake(said[2])
         elif said[0] == b"subscribe":
             self._confirmed += 1

@@ -128,10 +128,7 @@ class StackJournal:
         if self._is_full:
             raise Unavailable("Redis has no memory left for writes: the workers are behind.")
         if isinstance(change, PostMessages):
-            receipt = await self._record(posting(application, change, once))
-            if not receipt.replayed:
-                telemetry.ACCEPTED.inc(receipt.count)
-            return receipt
+            return await self._record(posting(application, change, once))
         if isinstance(change, OpenChat):
             content = facts.ChatContent(change.chat.title, encode_metadata(change.chat.metadata))
             return await self._open(Asked(facts.OPEN, application, 0, once, [], [facts.encode(content)]))
