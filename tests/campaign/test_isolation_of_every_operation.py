@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
+
 import httpx
 import pytest
 
 from campaign.isolation import UNKNOWN, People, cases, faults
 from tests.conftest import BuildHouse
+from tests.eventually import eventually
 from tests.houses import House
 
 ADMIN_KEY = "a-key-of-the-operator-that-nobody-may-see"
@@ -43,6 +47,13 @@ def test_a_foreign_token_cannot_be_told_from_none_by_what_it_changes(own: House)
             paths = ("", "/chats", "/chats/1/messages", "/chats/3/messages")
             return [http.get(f"/applications/{people.theirs}{path}").text for path in paths]
 
+        def counts() -> tuple[int, list[tuple[int, int]]]:
+            chats = http.get(f"/applications/{people.theirs}/chats").json()
+            count = http.get(f"/applications/{people.theirs}").json()["chats_count"]
+            return count, [(chat["messages_count"], chat["revision"]) for chat in chats]
+
+        # They may lag a moment, and would be seen to change.
+        asyncio.run(eventually(partial(asyncio.to_thread, counts), (3, [(3, 3)] * 3)))
         before = shown()
         faults(http, http.get("/openapi.json").json(), people)
         assert shown() == before
