@@ -129,9 +129,6 @@ def set_up(bench: Workbench, _stack: ExitStack) -> Stage:
     def measure_bare(_seconds: float) -> Sample:
         return {"mib": bench.bare.child.resident_mib()}
 
-    def row(label: str, contestant: str, figure: str = "mib", goal: Goal = AT_ALL) -> Row:
-        return Row(f"memory, {label}", contestant, figure, "MiB", "bare", "bare ASGI", "mib", goal)
-
     measures = {
         "new": measure_new,
         "large": measure_large,
@@ -142,23 +139,32 @@ def set_up(bench: Workbench, _stack: ExitStack) -> Stage:
     }
     if large.imported is not None:
         measures["import"] = measure_import
-    full = f"{large.messages:,}"
-    is_stack = bench.house.name == "stack"
-    goal_at_rest = STACK_AT_REST if is_stack else AT_REST
     return Stage(
         contestants=[Contestant(name, measure, warm_up=False) for name, measure in measures.items()],
-        rows=[
-            row("at rest, new", "new", goal=goal_at_rest),
-            row(f"at rest, {full}", "large", goal=goal_at_rest),
-            *([row(f"at rest, {full}, worker", "large", "worker_mib", goal_at_rest)] if is_stack else []),
-            row(f"under load, {full}", "large", "peak_mib"),
-            row(f"{readers:,} live readers", "live"),
-            Row(
-                *(f"memory, each of {readers:,} open live readers", "readers", "kb", "kB"),
-                *("connections", "bare ASGI, an idle connection"),
-                goal=A_READER,
-            ),
-            *([row(f"importing {full}", "import")] if "import" in measures else []),
-        ],
+        rows=rows_of(bench, f"{large.messages:,}", is_imported=large.imported is not None),
         rounds_at_most=2,
     )
+
+
+def rows_of(bench: Workbench, full: str, *, is_imported: bool) -> list[Row]:
+    """What is shown of the figures."""
+    readers = bench.sizes.readers
+    is_stack = bench.house.name == "stack"
+    goal_at_rest = STACK_AT_REST if is_stack else AT_REST
+
+    def row(label: str, contestant: str, figure: str = "mib", goal: Goal = AT_ALL) -> Row:
+        return Row(f"memory, {label}", contestant, figure, "MiB", "bare", "bare ASGI", "mib", goal)
+
+    return [
+        row("at rest, new", "new", goal=goal_at_rest),
+        row(f"at rest, {full}", "large", goal=goal_at_rest),
+        *([row(f"at rest, {full}, worker", "large", "worker_mib", goal_at_rest)] if is_stack else []),
+        row(f"under load, {full}", "large", "peak_mib"),
+        row(f"{readers:,} live readers", "live"),
+        Row(
+            *(f"memory, each of {readers:,} open live readers", "readers", "kb", "kB"),
+            *("connections", "bare ASGI, an idle connection"),
+            goal=A_READER,
+        ),
+        *([row(f"importing {full}", "import")] if is_imported else []),
+    ]
