@@ -39,7 +39,9 @@ BODIES = ("short", "a longer body, " * 8, "ünïcödé ß 🙂 \u2028", "x" * 30
 KEY_PREFIX = "only-for-the-server-"
 """What every idempotency key begins with, and nothing else does: none may be seen where it does not belong."""
 BACKOFF_S = 0.02
+"""How long a client waits after a refusal for the time being, as after none: the machine is its server's, too."""
 SETTLE_TIMEOUT_S = 30.0
+"""How long a key that was not answered may go on being refused when the server is there."""
 
 
 @dataclass
@@ -138,11 +140,13 @@ class Load:
 
     async def settle(self) -> None:
         """Send every unanswered key again until it is answered; then no keyed request is left in doubt."""
-        deadline = time.monotonic() + SETTLE_TIMEOUT_S
         for known in self.applications:
-            while known.unanswered:
-                assert time.monotonic() < deadline, f"not answered in time: {known.unanswered[0]}"
-                await self._again(known, known.unanswered.pop())
+            while left := len(known.unanswered):
+                deadline = time.monotonic() + SETTLE_TIMEOUT_S
+                # One that is refused once more is among them again.
+                while len(known.unanswered) == left:
+                    assert time.monotonic() < deadline, f"not answered in time: {known.unanswered[-1]}"
+                    await self._again(known, known.unanswered.pop())
 
     async def _work(self, number: int) -> None:
         chance = random.Random(f"{self._seed}/{number}")
@@ -275,6 +279,8 @@ class Load:
             await asyncio.sleep(BACKOFF_S)
         else:
             self.history.append(done)
+            if done.unknown:
+                await asyncio.sleep(BACKOFF_S)
         self._learn(known, done)
         return done
 
