@@ -6,6 +6,7 @@ ports            function  an OpenHouse (tests/contract/houses.py): the ports of
 application      function  a fresh application of it.
 chat             function  a fresh chat of that application.
 embedded         function  an OpenHouse of the embedded house, for the tests of its own tables and failures.
+stack            function  an OpenHouse of the stack house, with no worker, for what is its alone.
 tables           function  runs SQL on the embedded house's file, on a connection of its own.
 """
 
@@ -61,6 +62,15 @@ async def chat(ports: OpenHouse, application: ApplicationId) -> int:
 async def embedded(tmp_path: Path) -> AsyncIterator[OpenHouse]:
     """An embedded house of this test's own, open."""
     house = OpenHouse(OPENERS["embedded"], tmp_path)
+    await house.open()
+    yield house
+    await house.close()
+
+
+@pytest.fixture
+async def stack(tmp_path: Path) -> AsyncIterator[OpenHouse]:
+    """The stack house without a worker."""
+    house = OpenHouse(OPENERS["stack"], tmp_path)
     await house.open()
     yield house
     await house.close()

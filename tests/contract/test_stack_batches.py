@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from chat_system.model import ApplicationId, ChatCounted, Window
@@ -19,15 +16,6 @@ pytestmark = pytest.mark.skipif("stack" not in OPENERS, reason="only the stack h
 STORE: Projection = "store"
 MANY = 1_000
 BODIES = ["one", 'two "quoted"', "three\\", "four\n\f\x01", "五"]
-
-
-@pytest.fixture
-async def stack(tmp_path: Path) -> AsyncIterator[OpenHouse]:
-    """The stack house without a worker."""
-    house = OpenHouse(OPENERS["stack"], tmp_path)
-    await house.open()
-    yield house
-    await house.close()
 
 
 async def filled(stack: OpenHouse) -> tuple[ApplicationId, int]:

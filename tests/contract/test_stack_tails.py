@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 
@@ -19,15 +18,6 @@ STORE: Projection = "store"
 SEARCH: Projection = "search"
 MANY = 1_000
 BODIES = [f"message {number}" for number in range(1, 8)]
-
-
-@pytest.fixture
-async def stack(tmp_path: Path) -> AsyncIterator[OpenHouse]:
-    """The stack house without a worker."""
-    house = OpenHouse(OPENERS["stack"], tmp_path)
-    await house.open()
-    yield house
-    await house.close()
 
 
 async def apply(stack: OpenHouse, entries: Sequence[Entry]) -> None:
