@@ -126,7 +126,8 @@ def _tear(path: Path, writes: list[Write], how: Tear, chance: random.Random) -> 
             file.truncate(grown_to)
         if how is Tear.MIXED:
             for (offset, _), content in new.items():
-                for at in range(0, len(content), SECTOR_BYTES):
+                # Sectors of the disk, which the beginning of a write has no part in choosing.
+                for at in range(-(offset % SECTOR_BYTES), len(content), SECTOR_BYTES):
                     if chance.random() < 0.5:
-                        file.seek(offset + at)
-                        file.write(content[at : at + SECTOR_BYTES])
+                        file.seek(offset + max(0, at))
+                        file.write(content[max(0, at) : at + SECTOR_BYTES])

@@ -13,6 +13,8 @@ from tests.faults.conftest import Expose
 from tests.faults.exposed import Exposed
 from tests.servers.redis import RedisServer
 
+SECTOR_BYTES = 512
+
 pytestmark = only("stack", because="only the stack house has a Redis")
 
 
@@ -39,11 +41,22 @@ async def a_torn_journal(exposed: Exposed, connect: Connect) -> str:
     return chat.path
 
 
+def lose_a_sector(redis: RedisServer, *, within: bytes) -> None:
+    """Let one sector of a Redis that was killed be zeros, which lies wholly within the last of these bytes."""
+    [path] = redis.data.rglob("*.incr.aof")
+    begins = path.read_bytes().rindex(within)
+    sector = -(-begins // SECTOR_BYTES) * SECTOR_BYTES
+    assert sector + SECTOR_BYTES <= begins + len(within)
+    with path.open("r+b") as file:
+        file.seek(sector)
+        file.write(bytes(SECTOR_BYTES))
+
+
 def zero(redis: RedisServer) -> None:
     """Let the file of a Redis that was killed end in a sector of zeros, as after a loss of power."""
     [path] = redis.data.rglob("*.incr.aof")
     with path.open("ab") as file:
-        file.write(bytes(512))
+        file.write(bytes(SECTOR_BYTES))
 
 
 async def test_what_is_acknowledged_between_two_torn_writes_is_not_lost(expose: Expose, connect: Connect) -> None:
@@ -63,5 +76,29 @@ async def test_what_is_acknowledged_between_two_torn_writes_is_not_lost(expose: 
         (1, "acknowledged"),
         *((one["number"], one["body"]) for one in posted),
     ]
+    exposed.house.start_worker()
+    await exposed.whole()
+
+
+async def test_a_write_that_lacks_a_sector_within_a_text_is_cut_off_whole(expose: Expose, connect: Connect) -> None:
+    """Redis finds nothing wrong with such a file. What was acknowledged before is there, and its numbers go on."""
+    exposed = expose()
+    await exposed.start()
+    client = connect(exposed.house)
+    chat = await client.create_chat((await client.create_application())["token"])
+    await chat.post("acknowledged")
+    await exposed.until_applied()
+    exposed.house.kill_worker()
+    torn = "not acknowledged " * 200
+    await chat.post(torn)
+    exposed.redis.kill()
+    lose_a_sector(exposed.redis, within=torn.encode())
+    exposed.redis.start()
+    await exposed.until_ready()
+    client = connect(exposed.house)
+    posted = (await client.post(f"{chat.path}/messages", json={"body": "after"})).json()
+    kept = await client.get_json(f"{chat.path}/messages")
+    assert [(one["number"], one["body"]) for one in kept] == [(1, "acknowledged"), (2, "after")]
+    assert posted["number"] == 2
     exposed.house.start_worker()
     await exposed.whole()

@@ -25,6 +25,9 @@ SLOTS = 16384
 NODES = 3
 
 
+MEND = Path(__file__).parents[2] / "deploy" / "mend-redis.sh"
+
+
 class RedisServer(Server):
     """redis-server. Its settings may be named: RedisServer(folder, {"appendfsync": "everysec"})."""
 
@@ -51,19 +54,14 @@ class RedisServer(Server):
         super().spawn()
 
     def mend(self) -> None:
-        """Cut the file behind its last whole transaction, as the documents tell operators to before every start.
-
-        Redis itself would cut it inside a transaction, and this tool, asked later, then cuts off all that follows.
-        """
-        for path in self.data.rglob("*.incr.aof"):
-            subprocess.run(
-                ["redis-check-aof", "--fix", str(path)],
-                input=b"y\n",
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                timeout=CHECK_TIMEOUT_S,
-                check=False,
-            )
+        """Cut the file behind its last whole transaction, as the documents tell operators to before every start."""
+        subprocess.run(
+            ["sh", str(MEND), str(self.data / "appendonlydir")],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=CHECK_TIMEOUT_S,
+            check=False,
+        )
 
     def command(self) -> list[str]:
         ours = {"bind": "127.0.0.1", "port": str(self.port), "dir": str(self.data), "daemonize": "no"}
