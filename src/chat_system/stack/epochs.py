@@ -26,17 +26,15 @@ class EpochKeeper(Protocol):
     """What the store does for it. All raise Unavailable when it is away."""
 
     async def begin_epoch(
-        self, partition: int, known: Callable[[], Awaitable[int]], begin: Callable[[int], Awaitable[int]]
+        self, partition: int, known: Callable[[], Awaitable[int]], begin: Callable[[int, bool], Awaitable[int]]
     ) -> int:
         """Begin an epoch of a partition, one process at a time; the epoch in force.
 
         `known` claims the beginning, and tells the epoch that is in force by now (0: none). Then the epoch is
         raised, when nothing of an older one is being applied any more: from then on nothing of it is. `begin`
-        begins it, unless somebody else has claimed, and tells the epoch in force.
+        begins it, unless somebody else has claimed, and tells the epoch in force; it is told, too, whether any
+        idempotency key is kept.
         """
-
-    async def has_receipts(self) -> bool:
-        """Whether any idempotency key is kept."""
 
     async def last_chat(self, application: ApplicationId) -> int | None:
         """None for an application that is unknown or erased."""
@@ -89,8 +87,8 @@ class Epochs:
             arguments = (beginner, epoch, int(knows_all))
             return int((await self._redis.call(_BEGIN, [(partition, arguments)]))[0])
 
-        async def begin(epoch: int) -> int:
-            knows_all = not await self._keeper.has_receipts()
+        async def begin(epoch: int, has_receipts: bool) -> int:
+            knows_all = not has_receipts
             if epoch == 1:
                 log.info("first epoch begins", partition=partition)
             else:

@@ -56,6 +56,8 @@ ROWS_BYTES = 4 * 1024 * 1024
 
 REVISIONS_AT_ONCE = 5_000
 
+# Of keys, but for those that created applications.
+_HAS_RECEIPTS = "SELECT 1 FROM receipts WHERE application_id > 0 LIMIT 1"
 _APPLICATION = f"SELECT {APPLICATION_COLUMNS} FROM applications WHERE id = %s AND erased_at IS NULL"
 _RESOLVE = "SELECT id FROM applications WHERE token = %s AND erased_at IS NULL"
 # Not one comparison of two pairs: MySQL would not use the index for it.
@@ -279,12 +281,8 @@ class StackStore(Pages):
             kept |= {(ApplicationId(row[0]), row[1]): rows.key_used(row) for row in found}
         return kept
 
-    async def has_receipts(self) -> bool:
-        """Whether any key is kept, apart from those that created applications."""
-        return bool(await self._database.fetch("SELECT 1 FROM receipts WHERE application_id > 0 LIMIT 1"))
-
     async def begin_epoch(
-        self, partition: int, known: Callable[[], Awaitable[int]], begin: Callable[[int], Awaitable[int]]
+        self, partition: int, known: Callable[[], Awaitable[int]], begin: Callable[[int, bool], Awaitable[int]]
     ) -> int:
         """See `epochs.EpochKeeper.begin_epoch`."""
         # Locks of this kind are the whole server's: the name must be the database's own.
@@ -305,7 +303,9 @@ class StackStore(Pages):
                         "SELECT epoch FROM journal_epochs WHERE partition_id = %s", (partition,)
                     )
                     await holding.execute("COMMIT")
-                    epoch = await begin(int(raised[0][0]))
+                    # Over this connection too: as many as there are may be held by others that begin.
+                    has_receipts = bool(await holding.fetch(_HAS_RECEIPTS))
+                    epoch = await begin(int(raised[0][0]), has_receipts)
                 return epoch
             finally:
                 await holding.fetch("SELECT RELEASE_LOCK(%s)", (lock,))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
-from chat_system.model import ApplicationId, ChatCounted
+from chat_system.model import TOKEN_CHARACTERS, ApplicationId, ChatCounted, Once
+from chat_system.stack.epochs import Epochs
 from chat_system.stack.mysql import Database
 from chat_system.stack.store import StackStore
 from chat_system.stack.tail import ChatSeed
@@ -20,6 +23,7 @@ from tests.contract.stack.facts import (
     posted,
     used,
 )
+from tests.contract.stack.surroundings import Surroundings
 from tests.eventually import eventually
 
 
@@ -29,10 +33,32 @@ async def begin_epoch(store: StackStore, partition: int = 0) -> int:
     async def known() -> int:
         return 0
 
-    async def begin(epoch: int) -> int:
+    async def begin(epoch: int, _has_receipts: bool) -> int:
         return epoch
 
     return await store.begin_epoch(partition, known, begin)
+
+
+class NewRedis:
+    """Redis as `Epochs` asks it, that knows of no epoch; what it was told of each that began."""
+
+    def __init__(self) -> None:
+        self.begun: list[tuple[int, bool]] = []
+
+    async def call(self, _script: object, calls: Any) -> list[int]:
+        ((_partition, (_beginner, epoch, knows_all)),) = calls
+        if epoch:
+            self.begun.append((epoch, bool(knows_all)))
+        return [epoch]
+
+
+@pytest.fixture
+async def crowded(database: Database, around: Surroundings) -> AsyncIterator[StackStore]:
+    """A store that has one connection."""
+    one = Database(database.address, 1)
+    tail: Any = None
+    yield StackStore(one, tail, around.erased)
+    await one.close()
 
 
 async def waiting_statements(database: Database) -> int:
@@ -71,6 +97,23 @@ async def test_an_epoch_begins_after_what_is_being_applied(
     await applying
 
 
+@pytest.mark.parametrize("is_used", [False, True])
+async def test_more_epochs_begin_at_once_than_there_are_connections(
+    store: StackStore, crowded: StackStore, application: ApplicationId, is_used: bool
+) -> None:
+    """Each needs the one connection that it holds: else they would wait for each other, and reads for them."""
+    # Keys that created applications are none of Redis' business.
+    await store.create_application("t" * TOKEN_CHARACTERS, "Name", once=Once.of("/applications", "key", b"payload"))
+    if is_used:
+        await store.apply(entries(application, used("kept", 1, now_ms())))
+    redis: Any = NewRedis()
+    epochs = Epochs(redis)
+    epochs.connect(crowded)
+    assert await asyncio.gather(*map(epochs.begin, range(3))) == [1, 1, 1]
+    # When none is kept elsewhere, Redis knows them all.
+    assert redis.begun == [(1, not is_used)] * 3
+
+
 async def test_a_chat_is_counted_when_its_count_was_lost(store: StackStore, application: ApplicationId) -> None:
     """A count of an earlier revision than the messages' latest says nothing any more."""
     await store.apply(entries(application, opened(), posted(1), posted(2), ChatCounted(2, 2)))
@@ -95,13 +138,11 @@ async def test_a_number_that_any_row_bears_was_given(store: StackStore, applicat
 async def test_the_first_use_of_a_key_counts_until_it_expires(store: StackStore, application: ApplicationId) -> None:
     """A later use of a key that is kept changes nothing, one of an expired key replaces it; expired are not told."""
     now = now_ms()
-    assert not await store.has_receipts()
     first, second = used("kept", 1, now), used("kept", 2, now + 1)
     expired, anew = used("expired", 3, now - 7_200_000), used("expired", 4, now)
     forever, old = used("forever", 5, CREATED, None), used("old", 6, now - 7_200_000)
     for fact in (first, second, expired, anew, forever, used("forever", 7, now), old):
         await store.apply(entries(application, fact))
-    assert await store.has_receipts()
     wanted_keys = [(application, fact.once.key) for fact in (first, anew, forever, old)]
     kept = await store.receipts([*wanted_keys, (UNKNOWN, first.once.key), (application, b"\0" * 16)])
     assert kept == dict(zip(wanted_keys[:3], (first, anew, forever), strict=True))
