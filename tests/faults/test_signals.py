@@ -7,7 +7,11 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 from contextlib import AsyncExitStack
+
+import pytest
 
 from tests.conftest import BuildHouse, Connect
 from tests.faults.conftest import UnderLoad
@@ -33,6 +37,44 @@ async def test_sigterm_under_load_ends_with_zero_and_keeps_every_promise(
             load.resume()
     assert {one.status for one in load.history if one.status is not None and one.status >= 500} <= {503}
     assert await load.broken_promises() == []
+
+
+TOLD_AS_IT_SERVES = """
+import os, sys
+from chat_system import cli
+from chat_system.web import server
+
+number = int(sys.argv.pop())
+
+class Log:
+    def info(self, event, **details):
+        print(event, flush=True)
+        if event == "serving":
+            os.kill(os.getpid(), number)
+
+server.log = Log()
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_server_in_order_as_soon_as_it_says_that_it_serves(
+    build_house: BuildHouse, number: signal.Signals
+) -> None:
+    """It comes at that very moment: the house is closed, and the exit code is 0."""
+    house = build_house()
+    house.prepare()
+    told = subprocess.run(
+        [sys.executable, "-c", TOLD_AS_IT_SERVES, "serve", str(int(number))],
+        env=house.environment(),
+        cwd=house.folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.splitlines()[-2:] == ["serving", "stopped"]
 
 
 async def test_an_interrupt_ends_a_server_like_sigterm(serve: BuildHouse, connect: Connect) -> None:

@@ -74,9 +74,11 @@ async def _answer(settings: Settings, listening: socket.socket) -> None:
         gc.set_threshold(GARBAGE_THRESHOLD)
         background = [asyncio.create_task(one) for one in (house.run(), app.keep_going(), _mirror_metrics())]
         port = listening.getsockname()[1]
-        log.info("serving", url=f"http://{settings.host}:{port}", on=house.where, process=os.getpid())
         try:
-            await _serve(app, listening)
+            # Not before: the house may wait a minute for MySQL, and would not look at a signal that was only noted.
+            with _signals() as told:
+                log.info("serving", url=f"http://{settings.host}:{port}", on=house.where, process=os.getpid())
+                await _serve(app, listening, told)
         finally:
             for task in background:
                 task.cancel()
@@ -84,25 +86,24 @@ async def _answer(settings: Settings, listening: socket.socket) -> None:
     log.info("stopped")
 
 
-async def _serve(app: App, listening: socket.socket) -> None:
-    """Take connections until a signal comes, then answer what was asked."""
+async def _serve(app: App, listening: socket.socket, told: asyncio.Event) -> None:
+    """Take connections until it is told to end, then answer what was asked; told again, it does not wait."""
     connections = Connections(app)
     loop = asyncio.get_running_loop()
     # Those that are accepted and not listened to yet are the kernel's to keep.
     server = await loop.create_server(connections.accept, sock=listening, backlog=BACKLOG_CONNECTIONS)
-    with _signals() as told:
-        ticking = asyncio.create_task(_tick(connections))
-        await told.wait()
-        told.clear()
-        server.close()
-        # Streams would never end by themselves.
-        app.live.close()
-        connections.end()
-        waiting = [asyncio.create_task(event.wait()) for event in (connections.none_left, told)]
-        await asyncio.wait(waiting, timeout=SHUTDOWN_S, return_when=asyncio.FIRST_COMPLETED)
-        connections.abort()
-        for task in (ticking, *waiting):
-            task.cancel()
+    ticking = asyncio.create_task(_tick(connections))
+    await told.wait()
+    told.clear()
+    server.close()
+    # Streams would never end by themselves.
+    app.live.close()
+    connections.end()
+    waiting = [asyncio.create_task(event.wait()) for event in (connections.none_left, told)]
+    await asyncio.wait(waiting, timeout=SHUTDOWN_S, return_when=asyncio.FIRST_COMPLETED)
+    connections.abort()
+    for task in (ticking, *waiting):
+        task.cancel()
 
 
 @contextlib.contextmanager
