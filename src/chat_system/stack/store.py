@@ -266,6 +266,7 @@ class StackStore(Pages):
     async def receipts(self, keys: Sequence[tuple[ApplicationId, bytes]]) -> dict[tuple[ApplicationId, bytes], KeyUsed]:
         """What is kept of idempotency keys, and has not expired."""
         kept: dict[tuple[ApplicationId, bytes], KeyUsed] = {}
+        now = _now()
         for start in range(0, len(keys), RECEIPTS_AT_ONCE):
             by_application: dict[ApplicationId, list[str]] = {}
             for application, key in keys[start : start + RECEIPTS_AT_ONCE]:
@@ -274,9 +275,9 @@ class StackStore(Pages):
                 f"(application_id = {application} AND once IN ({','.join(listed)}))"
                 for application, listed in by_application.items()
             )
+            # Without parameters, and so not prepared: hardly ever does it read the same again.
             found = await self._database.fetch(
-                f"SELECT {RECEIPT_COLUMNS} FROM receipts WHERE ({where}) AND (expires_at IS NULL OR expires_at > %s)",
-                (_now(),),
+                f"SELECT {RECEIPT_COLUMNS} FROM receipts WHERE ({where}) AND (expires_at IS NULL OR expires_at > {now})"
             )
             kept |= {(ApplicationId(row[0]), row[1]): rows.key_used(row) for row in found}
         return kept

@@ -53,12 +53,18 @@ class NewRedis:
 
 
 @pytest.fixture
-async def crowded(database: Database, around: Surroundings) -> AsyncIterator[StackStore]:
+async def line(database: Database) -> AsyncIterator[Database]:
+    """The same database over one connection."""
+    line = Database(database.address, 1)
+    yield line
+    await line.close()
+
+
+@pytest.fixture
+def crowded(line: Database, around: Surroundings) -> StackStore:
     """A store that has one connection."""
-    one = Database(database.address, 1)
     tail: Any = None
-    yield StackStore(one, tail, around.erased)
-    await one.close()
+    return StackStore(line, tail, around.erased)
 
 
 async def waiting_statements(database: Database) -> int:
@@ -147,3 +153,15 @@ async def test_the_first_use_of_a_key_counts_until_it_expires(store: StackStore,
     kept = await store.receipts([*wanted_keys, (UNKNOWN, first.once.key), (application, b"\0" * 16)])
     assert kept == dict(zip(wanted_keys[:3], (first, anew, forever), strict=True))
     assert await store.receipts([]) == {}
+
+
+async def test_keys_are_looked_up_unprepared(crowded: StackStore, line: Database, application: ApplicationId) -> None:
+    """No two lookups read alike: prepared, each would be for one use, and displace a query that comes again."""
+
+    async def prepared() -> int:
+        return int((await line.fetch("SHOW SESSION STATUS LIKE 'Com_stmt_prepare'"))[0][1])
+
+    before = await prepared()
+    for number in range(3):
+        assert await crowded.receipts([(application, number.to_bytes(16))]) == {}
+    assert await prepared() == before
