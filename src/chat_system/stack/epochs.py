@@ -10,6 +10,7 @@ Not promised: what Redis had accepted and nobody had applied when it lost its da
 from __future__ import annotations
 
 import asyncio
+import functools
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -64,8 +65,14 @@ class Epochs:
         beginning = self._beginning.get(partition)
         if beginning is None:
             beginning = self._beginning[partition] = asyncio.ensure_future(self._begin(partition))
-            beginning.add_done_callback(lambda _: self._beginning.pop(partition, None))
+            beginning.add_done_callback(functools.partial(self._end, partition))
         return await asyncio.shield(beginning)
+
+    def _end(self, partition: int, beginning: asyncio.Future[int]) -> None:
+        self._beginning.pop(partition, None)
+        if not beginning.cancelled():
+            # Those who waited may all have left: then a failure is nobody's, and not to be complained of.
+            beginning.exception()
 
     async def renewed(self, partition: int, application: ApplicationId, epoch: int) -> int:
         """A partition is in another epoch (0: in none) than was known: is the application still there?

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,6 +27,7 @@ from tests.contract.stack.facts import (
 )
 from tests.contract.stack.surroundings import Surroundings
 from tests.eventually import eventually
+from tests.servers.process import free_port
 
 
 async def begin_epoch(store: StackStore, partition: int = 0) -> int:
@@ -118,6 +121,26 @@ async def test_more_epochs_begin_at_once_than_there_are_connections(
     assert await asyncio.gather(*map(epochs.begin, range(3))) == [1, 1, 1]
     # When none is kept elsewhere, Redis knows them all.
     assert redis.begun == [(1, not is_used)] * 3
+
+
+async def test_a_beginning_that_fails_after_everyone_has_left_is_no_news(database: Database, store: StackStore) -> None:
+    """Whoever had waited for it is gone; the log does not get a traceback in their place."""
+    database.address = replace(database.address, port=free_port())
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    redis: Any = NewRedis()
+    epochs = Epochs(redis)
+    epochs.connect(store)
+    await database.close()
+    waiting = asyncio.create_task(epochs.begin(0))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    assert len(left) == 2
+    await asyncio.wait(left)
+    del left, waiting
+    gc.collect()
+    assert told == []
 
 
 async def test_a_chat_is_counted_when_its_count_was_lost(store: StackStore, application: ApplicationId) -> None:
