@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from chat_system.web.app import App
-from chat_system.web.connection import HEAD_S, KEEP_ALIVE_S, REQUEST_S, Connection, Connections
+from chat_system.web.connection import HEAD_MAX_BYTES, HEAD_S, KEEP_ALIVE_S, REQUEST_S, Connection, Connections
 from chat_system.web.request import ClientGone, Request
 
 HEAD = b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n"
@@ -22,11 +22,16 @@ class Echo:
 
     def __init__(self) -> None:
         self.gone = 0
+        self.body_max_bytes = 100
+
+    def refuse_malformed(self, method: str, path: str) -> tuple[int, bytes, bytes]:
+        """The answer to what is no HTTP."""
+        return 400, ANSWER, b""
 
     async def answer(self, request: Request) -> None:
         """Read, answer."""
         try:
-            await request.body.until_complete(100)
+            await request.body.until_complete(self.body_max_bytes)
         except ClientGone:
             self.gone += 1
             return
@@ -53,6 +58,12 @@ class Wire(asyncio.Transport):
 
     def is_closing(self) -> bool:
         return self.end is not None
+
+    def pause_reading(self) -> None:
+        """What it is given it has been given already."""
+
+    def resume_reading(self) -> None:
+        """The same."""
 
     def close(self) -> None:
         self.end = self.end or "closed"
@@ -92,6 +103,26 @@ async def line() -> AsyncIterator[Line]:
     finally:
         made.connection.connection_lost(None)
         await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("before", [b"", HEAD + b"\r\nabcd"])
+async def test_a_head_that_is_too_long_is_refused_though_it_came_at_once(before: bytes) -> None:
+    """Alone and behind another request, which is answered; at the limit it is a head like any other."""
+    answers = 1 if before else 0
+    for length, status in ((HEAD_MAX_BYTES - 1000, b"200"), (HEAD_MAX_BYTES, b"400")):
+        async with line() as long:
+            await long.receive(before + HEAD + b"X: " + b"a" * length + b"\r\n\r\nabcd")
+            await asyncio.sleep(0.01)
+            assert [said[:3] for said in long.wire.written.split(b"HTTP/1.1 ")[1:]] == [*[b"200"] * answers, status]
+
+
+async def test_a_long_body_that_came_at_once_is_no_long_head() -> None:
+    """Bodies have a bound of their own."""
+    head = b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (2 * HEAD_MAX_BYTES)
+    async with line() as long:
+        long.app.body_max_bytes = 2 * HEAD_MAX_BYTES
+        await long.receive(head + b"a" * (2 * HEAD_MAX_BYTES))
+        assert long.wire.written.startswith(b"HTTP/1.1 200 ")
 
 
 async def test_a_head_that_does_not_end_is_cut() -> None:

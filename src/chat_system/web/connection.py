@@ -236,6 +236,9 @@ class Connection(asyncio.Protocol):
         parser, target = self._parser, self._url
         if parser is None:
             return
+        if len(self._received) > HEAD_MAX_BYTES and self._head_size() > HEAD_MAX_BYTES:
+            # It came in one read, in which a request with a long body may stand just as well.
+            raise httptools.HttpParserError("The head is too long.")
         if target.startswith(b"/") and b"#" not in target:
             raw_path, _, query = target.partition(b"?")
         else:
@@ -420,6 +423,10 @@ class Connection(asyncio.Protocol):
         if not self._transport.is_closing():
             self._transport.write(b"%s%s%s\r\n%s" % (self._connections.heads[status], headers, CLOSE, body))
             self.close()
+
+    def _head_size(self) -> int:
+        """About how long the head is that was just parsed, in bytes. Lines of the same name count once."""
+        return len(self._url) + sum(len(name) + len(value) for name, value in self._headers.items())
 
     def _lose_incoming(self) -> None:
         """The rest of the body will not come."""
