@@ -94,6 +94,16 @@ class Line:
         return self.wire.end
 
 
+def keep(requests: list[Request]) -> Any:
+    """An application that keeps what it is asked, and leaves the rest to others."""
+
+    async def answer(request: Request) -> None:
+        requests.append(request)
+        await request.connection.until_closed()
+
+    return answer
+
+
 @asynccontextmanager
 async def line() -> AsyncIterator[Line]:
     """A connection that is lost at the end."""
@@ -123,6 +133,17 @@ async def test_a_long_body_that_came_at_once_is_no_long_head() -> None:
         long.app.body_max_bytes = 2 * HEAD_MAX_BYTES
         await long.receive(head + b"a" * (2 * HEAD_MAX_BYTES))
         assert long.wire.written.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_stream_says_that_its_connection_ends_with_it() -> None:
+    """A client that took it for one to be used again might ask on it at the moment in which it is closed."""
+    async with line() as followed:
+        requests: list[Request] = []
+        followed.app.answer = keep(requests)  # type: ignore[method-assign]
+        await followed.receive(HEAD + b"\r\nabcd")
+        followed.connection.begin_stream(requests[0], b"")
+        assert b"connection: close\r\n" in followed.wire.written
+        assert b"transfer-encoding: chunked\r\n" in followed.wire.written
 
 
 async def test_a_head_that_does_not_end_is_cut() -> None:

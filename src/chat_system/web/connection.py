@@ -325,7 +325,8 @@ class Connection(asyncio.Protocol):
     def begin_stream(self, request: Request, headers: bytes) -> None:
         """Send the head of a stream of unknown length. No other request is answered on this connection."""
         self._is_deaf = self._is_stream = True
-        framing = CHUNKED if request.is_http_1_1 else CLOSE
+        # Said at once, or a client might ask on it again at the moment in which it is closed.
+        framing = CHUNKED + CLOSE if request.is_http_1_1 else CLOSE
         self.write_stream(b"%s%s%s\r\n" % (self._connections.heads[200], headers, framing))
 
     def write_stream(self, data: bytes) -> None:
