@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from bench.measure import Sample, Wrong, percentile
 
 TICK_S = 0.001
 REFUSED = b"503"
+RETRY_AFTER = re.compile(rb"\r\nretry-after: *(\d+)\r\n", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,13 @@ class OpenLoad:
     rate_per_s: float
     first: int = 0
     refusals: bool = False
+    patient: bool = True
+    """Whether a connection that was refused waits as long as it was told; else it sends what is due at once."""
 
 
 @dataclass(frozen=True)
 class OpenAnswers:
-    """What came back. Latencies are counted from when a request was due."""
+    """What came back. Latencies are counted from when a request was due, of refusals from when it was sent."""
 
     offered: int
     accepted: int
@@ -79,6 +83,7 @@ class _Open:
     def __init__(self, load: OpenLoad, finished: asyncio.Future[None]) -> None:
         self.status = str(load.status).encode("ascii")
         self.refusals = load.refusals
+        self.patient = load.patient
         self.finished = finished
         turn = itertools.islice(itertools.cycle(load.requests), load.first % len(load.requests), None)
         self.requests = turn
@@ -121,14 +126,21 @@ class _Connection(Exchange):
         status = data[9:12]
         if status == load.status:
             load.accepted.append(time.perf_counter() - self.due_at)
-        elif status == REFUSED and load.refusals and b"\r\nretry-after:" in data[:end].lower():
-            load.refused.append(time.perf_counter() - self.due_at)
+        elif status == REFUSED and load.refusals and (told := RETRY_AFTER.search(data, 0, end)):
+            load.refused.append(time.perf_counter() - self.sent_at)
+            if load.patient:
+                load.under_way -= 1
+                asyncio.get_running_loop().call_later(int(told[1]), self._come_back)
+                return
         else:
             load.fail(f"{load.status.decode()} expected, but: {data[:SHOWN_OF_AN_ANSWER]!r}")
             return
         load.under_way -= 1
-        load.idle.append(self)
-        load.send_due()
+        self._come_back()
+
+    def _come_back(self) -> None:
+        self.load.idle.append(self)
+        self.load.send_due()
 
 
 async def _run(load: OpenLoad) -> OpenAnswers:

@@ -38,7 +38,9 @@ def server_of(house: str, bench: Workbench, stack: ExitStack) -> Server:
 class RatePoster(Poster):
     """Posts in a closed loop to find out the top rate, and at a rate of its own."""
 
-    def post_at(self, rate_per_s: float, seconds: float, connections: int, *, refusals: bool) -> Sample:
+    def post_at(
+        self, rate_per_s: float, seconds: float, connections: int, *, refusals: bool, patient: bool = True
+    ) -> Sample:
         """Post at a rate, and remember what was acknowledged."""
         load = OpenLoad(
             port=self.server.port,
@@ -48,6 +50,7 @@ class RatePoster(Poster):
             seconds=seconds,
             rate_per_s=rate_per_s,
             refusals=refusals,
+            patient=patient,
         )
         answers = self.bench.in_client(run_open_load, load)
         self.acknowledged += answers.accepted
@@ -111,12 +114,14 @@ def set_up_twice(house: str, bench: Workbench, stack: ExitStack) -> Stage:
     poster = RatePoster(bench, server, server.api.create_chats(CHATS, CHATS_PER_APPLICATION), CLOSED_CONNECTIONS)
 
     def top(seconds: float) -> Sample:
-        return poster.post(seconds)
+        return poster.post(3 * seconds)
 
-    def twice(seconds: float) -> Sample:
-        rate = poster.post(seconds)["answers_per_s"]
+    def twice(seconds: float, *, patient: bool) -> Sample:
+        # For as long as the load that follows: what is put off for a while is put off for the same while.
+        rate = poster.post(3 * seconds)["answers_per_s"]
+        server.rest()
         resident_mib = server.child.resident_mib()
-        sample = poster.post_at(2 * rate, 3 * seconds, TWICE_CONNECTIONS, refusals=True)
+        sample = poster.post_at(2 * rate, 3 * seconds, TWICE_CONNECTIONS, refusals=True, patient=patient)
         ended_at = time.monotonic()
         grown_mib = server.child.peak_mib() - resident_mib
         while (again := poster.post(seconds / 2)["answers_per_s"]) < 0.9 * rate:
@@ -131,26 +136,37 @@ def set_up_twice(house: str, bench: Workbench, stack: ExitStack) -> Stage:
             "grown_mib": grown_mib,
         }
 
-    label = "POST at twice the top rate"
-    top_label = f"top rate, {CLOSED_CONNECTIONS} connections"
     return Stage(
-        contestants=[Contestant("top", top), Contestant("twice", twice)],
+        contestants=[
+            Contestant("top", top),
+            Contestant("twice", lambda seconds: twice(seconds, patient=True)),
+            Contestant("impatient", lambda seconds: twice(seconds, patient=False)),
+        ],
         rows=[
-            Row(
-                f"{label}: accepted", *("twice", "answers_per_s", "req/s"), *("twice", top_label, "top_per_s"),
-                goal=Goal("ratio", "at_least", 0.95),
-            ),
-            Row(f"{label}: refused", "twice", "refused_per_s", "req/s", "twice", top_label, "top_per_s"),
-            Row(f"{label}: refusal p99", "twice", "refused_p99_ms", "ms", "twice", "accepted, p99", "p99_ms"),
-            Row(f"{label}: memory grown", "twice", "grown_mib", "MiB", "twice", "before", "resident_mib"),
-            Row(
-                f"{label}: as before after", *("twice", "again_s", "s"), *("twice", "the same", "again_s"),
-                goal=Goal("figure", "at_most", AGAIN_WITHIN_S),
-            ),
+            *_rows_of_twice("POST at twice the top rate", "twice"),
+            *_rows_of_twice("POST at twice the top rate, never waiting", "impatient"),
         ],
         rest=server.rest,
         check=lambda: poster.check(server.api),
     )  # fmt: skip
+
+
+def _rows_of_twice(label: str, contestant: str) -> list[Row]:
+    top = f"top rate, {CLOSED_CONNECTIONS} connections"
+    return [
+        Row(
+            f"{label}: accepted", *(contestant, "answers_per_s", "req/s"), *(contestant, top, "top_per_s"),
+            goal=Goal("ratio", "at_least", 0.95),
+        ),
+        Row(f"{label}: refused", contestant, "refused_per_s", "req/s", contestant, top, "top_per_s"),
+        Row(f"{label}: refusal p50", contestant, "refused_p50_ms", "ms", contestant, "accepted, p50", "p50_ms"),
+        Row(f"{label}: refusal p99", contestant, "refused_p99_ms", "ms", contestant, "accepted, p99", "p99_ms"),
+        Row(f"{label}: memory grown", contestant, "grown_mib", "MiB", contestant, "before", "resident_mib"),
+        Row(
+            f"{label}: as before after", *(contestant, "again_s", "s"), *(contestant, "the same", "again_s"),
+            goal=Goal("figure", "at_most", AGAIN_WITHIN_S),
+        ),
+    ]  # fmt: skip
 
 
 def flush_ms(folder: Path) -> float:

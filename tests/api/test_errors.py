@@ -226,6 +226,31 @@ async def test_over_the_in_flight_limit_is_503_with_retry_after(crowded: House, 
     assert [message["number"] for message in listed] == list(range(1, len(accepted) + 1))
 
 
+async def test_a_refused_connection_is_answered_again_after_the_second_it_was_told(
+    crowded: House, connect: Connect
+) -> None:
+    """Asking again at once gains nothing and loses nothing; others are answered meanwhile."""
+    client = connect(crowded)
+    chat = await client.create_chat((await client.create_application())["token"])
+    host, port = str(client.http.base_url.host), client.http.base_url.port
+    post = f"POST {chat.path}/messages HTTP/1.1\r\nhost: {host}\r\ncontent-length: 12\r\n\r\n".encode()
+    many = post + b'{"body":"x"}'
+    lines = [await asyncio.open_connection(host, port) for _ in range(60)]
+    try:
+        for _, writer in lines:
+            writer.write(many)
+        first = [(await reader.readuntil(b"}"))[9:12] for reader, _ in lines]
+        again = [line for line, status in zip(lines, first, strict=True) if status == b"503"]
+        assert again, "60 requests at once stayed below a limit of 2"
+        for reader, writer in again[:2]:
+            writer.write(many)
+            assert (await chat.post())["number"]
+            assert (await asyncio.wait_for(reader.readuntil(b"}"), 10)).startswith(b"HTTP/1.1 201 ")
+    finally:
+        for _, writer in lines:
+            writer.close()
+
+
 async def test_open_streams_are_not_in_flight(crowded: House, connect: Connect) -> None:
     """Readers that wait for changes do not use up the in-flight limit."""
     client = connect(crowded)

@@ -46,6 +46,7 @@ class Wire(asyncio.Transport):
         self.written = b""
         self.unsent_bytes = 0
         self.end: str | None = None
+        self.reads = True
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return ("127.0.0.1", 1)
@@ -60,10 +61,13 @@ class Wire(asyncio.Transport):
         return self.end is not None
 
     def pause_reading(self) -> None:
-        """What it is given it has been given already."""
+        self.reads = False
 
     def resume_reading(self) -> None:
-        """The same."""
+        self.reads = True
+
+    def is_reading(self) -> bool:
+        return self.reads
 
     def close(self) -> None:
         self.end = self.end or "closed"
@@ -186,3 +190,25 @@ async def test_an_answer_may_be_taken_slowly_but_must_be_taken(takes: bool) -> N
                 reader.wire.unsent_bytes -= 1_000
             reader.end_after(now)
         assert reader.wire.end == (None if takes else "cut")
+
+
+async def test_a_held_connection_is_not_read_until_its_time_is_over() -> None:
+    """Neither an answer nor a body that is waited for ends that early; being told twice makes it no longer."""
+    async with line() as refused:
+        refused.connection.hold(0.05)
+        refused.connection.hold(10)
+        await refused.receive(HEAD + b"\r\nab")
+        await refused.receive(b"cd")
+        assert refused.wire.written.startswith(b"HTTP/1.1 200 ")
+        assert not refused.wire.is_reading()
+        await asyncio.sleep(0.1)
+        assert refused.wire.is_reading()
+
+
+async def test_a_held_connection_that_was_lost_is_left_alone() -> None:
+    """Its time is over when it is gone."""
+    async with line() as refused:
+        refused.connection.hold(0.01)
+        refused.wire.abort()
+        await asyncio.sleep(0.02)
+        assert not refused.wire.is_reading()

@@ -19,11 +19,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from chat_system import telemetry
 from chat_system.errors import (
     ChatSystemError,
+    Crowded,
     Invalid,
     MethodNotAllowed,
     NotFound,
     TooLarge,
-    Unavailable,
     UnsupportedMediaType,
 )
 from chat_system.settings import Settings
@@ -90,10 +90,13 @@ class App:
             operation = route.operation
             # A full server is not a dead one: whoever asks after its health is answered.
             if self._in_flight > self._max_in_flight and operation.access != "public":
-                raise Unavailable("The server is answering as many requests as it may.")
+                raise Crowded
             response = await self._answer(operation, request, request_id)
         except ChatSystemError as error:
             response = self._refuse(error, request, request_id)
+            if isinstance(error, Crowded):
+                # Whoever asks again before it is time would take what it costs to refuse from those who are answered.
+                request.connection.hold(error.retry_after_s)
         except ClientGone:
             return
         except Exception:  # noqa: BLE001 - a defect is answered, too

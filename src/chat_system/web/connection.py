@@ -112,6 +112,7 @@ class Connection(asyncio.Protocol):
         "_incoming",
         "_is_deaf",
         "_is_ending",
+        "_is_held",
         "_is_paused",
         "_is_stream",
         "_news",
@@ -145,7 +146,8 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._news: asyncio.Future[None] | None = None
         # Deaf: whatever comes is ignored. Refused: what came last is no HTTP, and is yet to be told.
-        self._is_deaf = self._is_paused = self._is_ending = self._is_stream = False
+        # Held: it was told to wait, and nothing is read from it meanwhile.
+        self._is_deaf = self._is_paused = self._is_held = self._is_ending = self._is_stream = False
         self._refused = False
         # When the last request began, or the last answer ended; and what was unsent when that was looked at last.
         self._since = 0.0
@@ -315,6 +317,13 @@ class Connection(asyncio.Protocol):
         if self._is_paused and len(requests) <= 1:
             self._resume()
 
+    def hold(self, seconds: float) -> None:
+        """Read nothing from it for so long: whoever comes back earlier than told costs nothing, and waits."""
+        if not self._is_held:
+            self._is_held = True
+            self._pause()
+            self._connections.loop.call_later(seconds, self._let_go)
+
     async def drain(self) -> None:
         """Wait until the client has taken enough for more."""
         if self.is_congested and not self._transport.is_closing():
@@ -442,7 +451,12 @@ class Connection(asyncio.Protocol):
             self._is_paused = True
             self._transport.pause_reading()
 
+    def _let_go(self) -> None:
+        self._is_held = False
+        if len(self._requests) <= 1:
+            self._resume()
+
     def _resume(self) -> None:
-        if self._is_paused and not self._transport.is_closing():
+        if self._is_paused and not self._is_held and not self._transport.is_closing():
             self._is_paused = False
             self._transport.resume_reading()
