@@ -360,6 +360,20 @@ async def test_the_index_does_not_wait_for_ever_while_others_edit(
     pytest.fail("400 changes waited, 20 may")
 
 
+async def test_many_small_batches_leave_few_segments(
+    embedded: OpenHouse, application: ApplicationId, chat: int, tables: sqlite3.Connection
+) -> None:
+    """The index is merged as it grows: else each search would look into as many segments as there were batches."""
+    batches = 40
+    for turn in range(batches):
+        await embedded.post(application, chat, f"needle {turn}", f"thread {turn}")
+        await embedded.search.apply(await embedded.journal.read("search", 10))
+    (segments,) = tables.execute("SELECT count(DISTINCT segid) FROM search_idx").fetchone()
+    assert segments <= 8
+    assert len(indexed(tables, "nee")) == len(indexed(tables, "thr")) == batches
+    tables.execute("INSERT INTO search (search) VALUES ('integrity-check')")
+
+
 async def test_a_search_that_reads_a_whole_application_reads_each_message_once(tables: sqlite3.Connection) -> None:
     """Chat by chat, by key: by age it would look through all of the application again for each chat."""
     parameters = {"application": 1, "folded": "x", "at": 1, "id": 1, "limit": 1}

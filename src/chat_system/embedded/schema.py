@@ -11,7 +11,7 @@ from pathlib import Path
 
 from chat_system.errors import ConfigurationError
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """The history in `migrations/versions`, oldest first; a test holds the two together."""
 
 HEAD = REVISIONS[-1]

@@ -35,6 +35,9 @@ SAMPLED_MESSAGES = 200
 """How many of the newest messages show which trigrams are rare."""
 
 IN_THREAD = INLINE_MAX_BYTES + 1
+MERGES_PER_BATCH = 12
+"""At most, so that a merge of the largest segments does not keep new messages waiting: it goes on after the next batch.
+Each page is merged once for each size of segments, and a batch of 200 messages has about ten pages."""
 """The size of a write that must not run on the event loop."""
 
 END = 2**63 - 1
@@ -113,6 +116,10 @@ class EmbeddedSearch:
         keys = [int(entry.position) for entry in entries]
         await self._database.write(lambda transaction: unindexed.index(transaction, keys), size=IN_THREAD)
         telemetry.INDEXED.inc(len(entries))
+        # Each piece is a transaction of its own: whoever posts goes between two of them.
+        for _ in range(MERGES_PER_BATCH):
+            if not await self._database.write(unindexed.merge, size=IN_THREAD):
+                break
 
     async def in_chat(
         self, application: ApplicationId, chat: int, folded: str, *, before: int | None, limit: int

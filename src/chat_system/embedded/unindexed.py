@@ -26,6 +26,9 @@ from chat_system.embedded.database import Insert, Transaction
 from chat_system.embedded.rows import MESSAGE_COLUMNS, NUMBER_BITS, NUMBER_MASK, message_id
 from chat_system.ports import Backlog
 
+MERGED_PAGES = 16
+"""How many pages of the index are merged at once: one or two milliseconds in which nobody else can write."""
+
 FALL_BEHIND = Insert("search_behind (chat_id, above, since)", or_else="IGNORE")
 """Of a chat that is posted to: its last number before. If it is behind already, its row is right as it is."""
 
@@ -144,6 +147,18 @@ def index(transaction: Transaction, keys: Iterable[int]) -> None:
     # last: when its row goes, the number of its chat must be above it.
     for sql in (_INDEX_POSTED, _NAME_PASSED_OVER, _ADVANCE, _CATCH_UP, _UNINDEX_QUEUED, _INDEX_QUEUED, _DEQUEUE):
         transaction.execute(sql, parameters)
+
+
+def merge(transaction: Transaction) -> bool:
+    """Merge a piece of the index' segments, so that searches look into few of them; False when none need it.
+
+    FTS5 counts the changed rows of its tables by SQLite's `total_changes`, and says that fewer than two mean that
+    nothing was left to do (https://www.sqlite.org/fts5.html, "The 'merge' Command").
+    """
+    (before,) = transaction.lookup("SELECT total_changes()")
+    transaction.execute("INSERT INTO search (search, rank) VALUES ('merge', ?)", (MERGED_PAGES,))
+    (after,) = transaction.lookup("SELECT total_changes()")
+    return bool(after - before >= 2)
 
 
 def remove(transaction: Transaction, keys: Sequence[int]) -> None:
