@@ -23,7 +23,7 @@ from chat_system.stack import facts, rows, values
 from chat_system.stack.batches import Batch, Message
 from chat_system.stack.mysql import Database, Transaction
 from chat_system.stack.rows import MESSAGE_COLUMNS, RECEIPT_COLUMNS
-from chat_system.stack.values import MARK, Row
+from chat_system.stack.values import MARK, ROWS_AT_ONCE, Row
 from chat_system.telemetry import APPLIED, BACKSTOP_HITS, DROPPED, log
 
 COMPARED_AT_ONCE = 500
@@ -72,6 +72,9 @@ ChatKey = tuple[ApplicationId, int]
 APPLICATION, CHAT, NUMBER = 1, 2, 3
 """Where a row has its primary key, behind the mark."""
 
+METADATA = 8
+"""Where a row of what was posted has its metadata."""
+
 
 class NumberTakenTwice(Exception):
     """Two different facts carry one number. It must never happen: see the metric `chat_backstop_hits`."""
@@ -88,8 +91,7 @@ class Facts:
     """
 
     def __init__(self, entries: Sequence[Entry]) -> None:
-        self.posted: list[Row] = []
-        self.posted_metadata: list[Row] = []
+        self._columns: Sequence[Message] = ()
         self.messages: dict[MessageKey, MessageChanged] = {}
         self.chats: dict[ChatKey, ChatChanged] = {}
         self.counts: dict[ChatKey, ChatCounted] = {}
@@ -103,14 +105,20 @@ class Facts:
                 self._add_message((entry.application, entry.chat, fact.number), fact)
             else:
                 self._add_other(entry.application, entry.chat, fact)
-        for key, fact in self.messages.items():
-            if fact.updated_at is None:
-                self._add_row((MARK, *key, fact.revision, fact.sender, fact.body, fact.created_at), fact.metadata)
-        # In the order of the primary key: the server writes page after page, and two workers wait rather than deadlock.
-        # By one column after the other, which is faster than by all at once.
-        for posted in (self.posted, self.posted_metadata):
-            for column in (NUMBER, CHAT, APPLICATION):
-                posted.sort(key=itemgetter(column))
+
+    def posted(self) -> Iterator[tuple[bytes, list[Row]]]:
+        """What was posted and has not changed since, as heads of statements with their rows.
+
+        A piece is made when it is asked for: the server is at the one before meanwhile. Within it rows are in the order
+        of the primary key: the server writes page after page, and two workers wait rather than deadlock.
+        """
+        for start in range(0, len(self._columns), ROWS_AT_ONCE):
+            yield from _pieces(_posted_rows(self._columns[start : start + ROWS_AT_ONCE]))
+        yield from _pieces(
+            (MARK, *key, fact.revision, fact.sender, fact.body, fact.created_at, _text(fact.metadata))
+            for key, fact in self.messages.items()
+            if fact.updated_at is None
+        )
 
     @property
     def changed(self) -> list[tuple[MessageKey, MessageChanged]]:
@@ -125,31 +133,11 @@ class Facts:
                     [fact] = facts.Run(facts.Head(*head), [facts.MessageContent(*said)]).changed()
                     self._add_message((head[1], head[2], head[3]), fact)
             messages = [message for message in messages if message[0][0] == facts.POST]
-        if messages:
-            self._add_posted(messages)
+        self._columns = messages
         for (_, application, chat, _, revision, count), _ in batch.counts:
             known = self.counts.get((application, chat))
             if known is None or revision >= known.revision:
                 self.counts[application, chat] = ChatCounted(revision, count)
-
-    def _add_posted(self, messages: Sequence[Message]) -> None:
-        heads, said = zip(*messages, strict=True)
-        _, applications, chats, numbers, revisions, times = zip(*heads, strict=True)
-        senders, bodies, metadata, created = zip(*said, strict=True)
-        if created.count(None) < len(created):
-            times = tuple(at if own is None else own for at, own in zip(times, created, strict=True))
-        rows = zip(repeat(MARK), applications, chats, numbers, revisions, senders, bodies, times, strict=False)
-        if metadata.count(None) == len(metadata):
-            self.posted += rows
-        else:
-            for row, encoded in zip(rows, metadata, strict=True):
-                self._add_row(row, encoded)
-
-    def _add_row(self, row: Row, metadata: bytes | None) -> None:
-        if metadata is None:
-            self.posted.append(row)
-        else:
-            self.posted_metadata.append((*row, metadata.decode()))
 
     def _add_message(self, key: MessageKey, fact: MessageChanged) -> None:
         known = self.messages.setdefault(key, fact)
@@ -237,14 +225,51 @@ async def _without_the_erased(transaction: Transaction, entries: Sequence[Entry]
 
 
 async def _store_messages(transaction: Transaction, max_bytes: int, facts: Facts) -> None:
-    for head, posted in ((_POSTED, facts.posted), (_POSTED_METADATA, facts.posted_metadata)):
-        inserted = await _insert(transaction, max_bytes, head, posted, _KEEP)
-        if inserted < len(posted):
-            await _compare_messages(transaction, [_unposted(row) for row in posted])
+    posted = 0
+
+    def statements() -> Iterator[bytes]:
+        nonlocal posted
+        for head, piece in facts.posted():
+            posted += len(piece)
+            yield from values.statements(head, piece, _KEEP, max_bytes)
+
+    inserted = await transaction.execute_each(statements())
+    if inserted < posted:
+        await _compare_messages(transaction, [_unposted(row) for _, piece in facts.posted() for row in piece])
     changed = facts.changed
     if changed:
         await _insert(transaction, max_bytes, _MESSAGES, [_changed(*item) for item in changed], _LATEST_MESSAGE)
         await _compare_messages(transaction, changed)
+
+
+def _posted_rows(messages: Sequence[Message]) -> Iterator[Row]:
+    """Rows of _POSTED_METADATA, by columns."""
+    heads, said = zip(*messages, strict=True)
+    _, applications, chats, numbers, revisions, times = zip(*heads, strict=True)
+    senders, bodies, metadata, created = zip(*said, strict=True)
+    if created.count(None) < len(created):
+        times = tuple(at if own is None else own for at, own in zip(times, created, strict=True))
+    columns = [repeat(MARK), applications, chats, numbers, revisions, senders, bodies, times]
+    if metadata.count(None) < len(metadata):
+        columns.append(map(_text, metadata))
+    return zip(*columns, strict=False)
+
+
+def _pieces(rows: Iterable[Row]) -> Iterator[tuple[bytes, list[Row]]]:
+    """The rows of _POSTED, which may end with a metadata of None, and those of _POSTED_METADATA."""
+    in_order = sorted(rows, key=itemgetter(NUMBER))
+    # By one column after the other, which is faster than by all at once.
+    in_order.sort(key=itemgetter(CHAT))
+    in_order.sort(key=itemgetter(APPLICATION))
+    if in_order and len(in_order[0]) > METADATA:
+        plain = [row[:METADATA] for row in in_order if row[METADATA] is None]
+        described = [row for row in in_order if row[METADATA] is not None]
+    else:
+        plain, described = in_order, []
+    if plain:
+        yield _POSTED, plain
+    if described:
+        yield _POSTED_METADATA, described
 
 
 def _unposted(row: Row) -> tuple[MessageKey, MessageChanged]:
