@@ -31,7 +31,8 @@ from chat_system.model import ApplicationId, MessageChanged, fold
 from chat_system.ports import Entry
 from chat_system.settings import Settings
 from chat_system.stack import values
-from chat_system.stack.indices import Indices, connect
+from chat_system.stack.elasticsearch import Elasticsearch
+from chat_system.stack.indices import Indices
 from chat_system.stack.mysql import Address
 from chat_system.stack.search import AT_ONCE
 from chat_system.stack.search import _pieces as bulk_pieces
@@ -209,18 +210,18 @@ class _Filling:
 @contextlib.asynccontextmanager
 async def _filling(settings: Settings) -> AsyncIterator[_Filling]:
     """The place's index, made and eager to be filled; as it was made, and showing everything, at the end."""
-    client = connect(settings.elasticsearch_url)
+    elasticsearch = Elasticsearch(settings.elasticsearch_url)
     alias = settings.elasticsearch_index
     try:
-        await Indices(client, alias).create()
-        found = await client.indices.get_settings(index=alias, flat_settings=True)
-        before = next(iter(found.body.values()))["settings"]
-        await client.indices.put_settings(index=alias, settings=EAGER)
+        await Indices(elasticsearch, alias).create()
+        found = await elasticsearch.ask("GET", f"/{alias}/_settings", flat_settings=True)
+        before = next(iter(found.values()))["settings"]
+        await elasticsearch.ask("PUT", f"/{alias}/_settings", EAGER)
         async with aiohttp.ClientSession(headers={"content-type": "application/x-ndjson"}) as http:
             yield _Filling(http, f"{settings.elasticsearch_url}/{alias}/_bulk?filter_path=errors")
-        await client.indices.put_settings(index=alias, settings={name: before.get(f"index.{name}") for name in EAGER})
-        patient = client.options(request_timeout=600.0)
-        await patient.indices.flush(index=alias)
-        await patient.indices.refresh(index=alias)
+        as_it_was = {name: before.get(f"index.{name}") for name in EAGER}
+        await elasticsearch.ask("PUT", f"/{alias}/_settings", as_it_was)
+        for last in ("_flush", "_refresh"):
+            await elasticsearch.ask("POST", f"/{alias}/{last}", timeout_s=600.0)
     finally:
-        await client.close()
+        await elasticsearch.close()

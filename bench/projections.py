@@ -32,7 +32,8 @@ from bench.measure import Sample, Wrong
 from chat_system.model import MessageChanged
 from chat_system.ports import Entry
 from chat_system.settings import Settings
-from chat_system.stack.indices import Indices, connect
+from chat_system.stack.elasticsearch import Elasticsearch
+from chat_system.stack.indices import Indices
 from chat_system.stack.mysql import Address
 from chat_system.stack.search import AT_ONCE
 from chat_system.stack.search import _pieces as bulk_pieces
@@ -227,11 +228,11 @@ def make_index(work: NewIndex) -> str:
 
 async def _make_index(settings: Settings, suffix: str) -> str:
     name = f"{settings.elasticsearch_index}{suffix}"
-    client = connect(settings.elasticsearch_url)
+    elasticsearch = Elasticsearch(settings.elasticsearch_url)
     try:
-        await Indices(client, name).create()
+        await Indices(elasticsearch, name).create()
     finally:
-        await client.close()
+        await elasticsearch.close()
     return name
 
 

@@ -18,7 +18,7 @@ from chat_system.errors import NotFound, Unavailable
 from chat_system.model import ApplicationId, MessageChanged
 from chat_system.ports import Entry
 from chat_system.stack import indices, reindex
-from chat_system.stack.indices import connect
+from chat_system.stack.elasticsearch import Elasticsearch
 from chat_system.stack.reindex import Reindex, ReindexFailed
 from chat_system.stack.search import StackSearch
 
@@ -152,12 +152,12 @@ class World:
 @pytest.fixture
 async def world(elasticsearch_url: str) -> AsyncIterator[World]:
     """Two applications of 120 messages each in three chats, some edited and deleted, all stored and indexed."""
-    client = connect(elasticsearch_url)
+    elasticsearch = Elasticsearch(elasticsearch_url)
 
     async def known(*_: int) -> None:
         return
 
-    made = World(StackSearch(client, f"test-{secrets.token_hex(6)}", known, known))
+    made = World(StackSearch(elasticsearch, f"test-{secrets.token_hex(6)}", known, known))
     await made.search.create()
     for application in (FIRST, SECOND):
         for index in range(120):
@@ -168,8 +168,8 @@ async def world(elasticsearch_url: str) -> AsyncIterator[World]:
     await made.search.refresh()
     yield made
     for name in await made.search.indices.all():
-        await client.indices.delete(index=name)
-    await client.close()
+        await elasticsearch.ask("DELETE", f"/{name}")
+    await elasticsearch.close()
 
 
 async def test_a_new_index_takes_the_place_of_the_old_one_with_every_row(world: World) -> None:
@@ -213,16 +213,20 @@ async def test_what_the_old_index_got_at_the_last_moment_is_in_the_new_one(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that applied to the old index just before the alias moved has done so in vain, but for the journal."""
-    moved = world.search.client.indices.update_aliases
+    ask = world.search.elasticsearch.ask
+    late = []
 
-    async def late(**request: Any) -> Any:
-        world.accept(FIRST, 1, 41, "message of the last moment")
-        world.accept(FIRST, 1, 1, "message edited at the last moment")
-        await world.settle()
-        return await moved(**request)
+    async def ask_late(method: str, path: str, *rest: Any, **more: Any) -> Any:
+        if path == "/_aliases":
+            late.append(path)
+            world.accept(FIRST, 1, 41, "message of the last moment")
+            world.accept(FIRST, 1, 1, "message edited at the last moment")
+            await world.settle()
+        return await ask(method, path, *rest, **more)
 
-    monkeypatch.setattr(world.search.client.indices, "update_aliases", late)
+    monkeypatch.setattr(world.search.elasticsearch, "ask", ask_late)
     await world.reindex().run()
+    assert late == ["/_aliases"]
     await world.check()
 
 
@@ -311,7 +315,7 @@ async def test_an_index_that_another_deletes_is_not_made_by_guessing(world: Worl
     running = asyncio.create_task(world.reindex().run())
     new = f"{world.search.alias}-000002"
     await world.copying.wait()
-    await world.search.client.indices.delete(index=new)
+    await world.search.elasticsearch.ask("DELETE", f"/{new}")
     world.gate.set()
     with pytest.raises(ReindexFailed):
         await running
@@ -320,11 +324,10 @@ async def test_an_index_that_another_deletes_is_not_made_by_guessing(world: Worl
 
 async def test_settings_of_an_operator_survive_and_shards_may_change(world: World) -> None:
     """Replicas and the refresh interval are the old index's, the number of shards what was asked for."""
-    await world.search.client.indices.put_settings(
-        index=world.search.alias, settings={"refresh_interval": "3s", "auto_expand_replicas": "0-2"}
-    )
+    theirs = {"refresh_interval": "3s", "auto_expand_replicas": "0-2"}
+    await world.search.elasticsearch.ask("PUT", f"/{world.search.alias}/_settings", theirs)
     done = await world.reindex().run(shards=3)
-    found = await world.search.client.indices.get_settings(index=done.index)
+    found = await world.search.elasticsearch.ask("GET", f"/{done.index}/_settings")
     settings = found[done.index]["settings"]["index"]
     kept = settings["refresh_interval"], settings["auto_expand_replicas"], settings["number_of_shards"]
     assert kept == ("3s", "0-2", "3")
@@ -346,7 +349,7 @@ async def test_an_application_erased_meanwhile_is_no_difference(world: World) ->
 async def block(world: World, on: bool | None) -> None:
     """Make the new index refuse writes, or take them again."""
     new = f"{world.search.alias}-000002"
-    await world.search.client.indices.put_settings(index=new, settings={"index.blocks.write": on})
+    await world.search.elasticsearch.ask("PUT", f"/{new}/_settings", {"index.blocks.write": on})
 
 
 async def test_a_reindex_waits_while_elasticsearch_can_not_take_more(world: World) -> None:

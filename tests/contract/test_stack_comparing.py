@@ -60,11 +60,11 @@ async def plant(stack: OpenHouse, place: tuple[ApplicationId, int], number: int,
     application, chat = place
     found = await search.document(application, chat, 1)
     assert found is not None
-    await search.client.index(
-        index=search.alias,
-        id=f"{application}:{chat}:{number}",
-        routing=str(application),
-        document={**found[1], "number": number, **changed},
+    await search.elasticsearch.ask(
+        "PUT",
+        f"/{search.alias}/_doc/{application}:{chat}:{number}",
+        {**found[1], "number": number, **changed},
+        routing=application,
         version=version,
         version_type="external",
     )
@@ -107,7 +107,7 @@ async def test_documents_that_are_missing_and_too_many_are_found_though_as_many(
     """The counts agree; which messages these are does not."""
     search: Any = stack.search
     application, chat = place
-    await search.client.delete(index=search.alias, id=f"{application}:{chat}:6", routing=str(application))
+    await search.elasticsearch.ask("DELETE", f"/{search.alias}/_doc/{application}:{chat}:6", routing=application)
     await plant(stack, place, 99, LATER + 99)
     where = f"application {application}, chat {chat}, message"
     assert await compare(stack) == [

@@ -9,14 +9,14 @@ import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
-from elasticsearch import AsyncElasticsearch
 from msgspec import structs
 
 from chat_system.errors import ConfigurationError, NotFound, Unavailable
 from chat_system.model import ApplicationId, MessageChanged
 from chat_system.ports import Entry, Found
 from chat_system.stack import search as room
-from chat_system.stack.indices import Indices, connect
+from chat_system.stack.elasticsearch import Elasticsearch
+from chat_system.stack.indices import Indices
 from chat_system.stack.search import Rejected, StackSearch
 from tests.properties.nasty_text import PIECES, matches
 
@@ -45,17 +45,17 @@ def entry(number: int, body: str | None, *, chat: int = 1, revision: int | None 
 
 
 @pytest.fixture
-async def client(elasticsearch_url: str) -> AsyncIterator[AsyncElasticsearch]:
-    """A client of the real server, made as the wiring makes it."""
-    made = connect(elasticsearch_url)
+async def elasticsearch(elasticsearch_url: str) -> AsyncIterator[Elasticsearch]:
+    """The real server, connected to as the house does."""
+    made = Elasticsearch(elasticsearch_url)
     yield made
     await made.close()
 
 
 @pytest.fixture
-async def search(client: AsyncElasticsearch) -> AsyncIterator[StackSearch]:
+async def search(elasticsearch: Elasticsearch) -> AsyncIterator[StackSearch]:
     """A search index of this test's own, which does not exist yet."""
-    made = StackSearch(client, f"test-{secrets.token_hex(6)}", known, known)
+    made = StackSearch(elasticsearch, f"test-{secrets.token_hex(6)}", known, known)
     yield made
     await remove(made)
 
@@ -70,7 +70,7 @@ async def index(search: StackSearch) -> StackSearch:
 async def remove(search: StackSearch) -> None:
     """Delete all indices of an alias."""
     for name in await search.indices.all():
-        await search.client.indices.delete(index=name)
+        await search.elasticsearch.ask("DELETE", f"/{name}")
 
 
 async def numbers(search: StackSearch, text: str, chat: int = 1) -> list[int]:
@@ -140,13 +140,13 @@ async def test_ten_that_create_the_index_at_once_make_one(search: StackSearch) -
 
 async def test_an_index_in_place_of_the_alias_is_refused_by_name(search: StackSearch) -> None:
     """Somebody else's index is never written to: the operator is told its name."""
-    await search.client.indices.create(index=search.alias)
+    await search.elasticsearch.ask("PUT", f"/{search.alias}")
     try:
         with pytest.raises(ConfigurationError, match=search.alias):
             await search.create()
         assert await search.indices.all() == {}
     finally:
-        await search.client.indices.delete(index=search.alias)
+        await search.elasticsearch.ask("DELETE", f"/{search.alias}")
 
 
 async def test_a_hit_is_the_message_as_the_store_would_show_it(index: StackSearch) -> None:
@@ -200,11 +200,8 @@ async def test_more_than_one_request_holds_is_applied_whole(index: StackSearch) 
 
 async def test_a_refused_document_is_named_and_the_others_are_indexed(search: StackSearch) -> None:
     """The error says which message it was, so that it alone is set aside."""
-    await search.client.indices.create(
-        index=f"{search.alias}-000001",
-        aliases={search.alias: {}},
-        mappings={"properties": {"number": {"type": "byte"}}},
-    )
+    narrow = {"aliases": {search.alias: {}}, "mappings": {"properties": {"number": {"type": "byte"}}}}
+    await search.elasticsearch.ask("PUT", f"/{search.alias}-000001", narrow)
     with pytest.raises(Rejected, match="chat 1, message 300: "):
         await search.apply([entry(1, "one"), entry(300, "three hundred"), entry(2, "two")])
     await search.refresh()
@@ -215,10 +212,10 @@ async def test_a_blocked_index_is_away_and_then_takes_all(index: StackSearch) ->
     """What an operator or a full disk blocks is no message's fault: it is waited for."""
     entries = [entry(1, "waits")]
     for block in ("write", "read_only_allow_delete"):
-        await index.client.indices.put_settings(index=index.alias, settings={f"index.blocks.{block}": True})
+        await index.elasticsearch.ask("PUT", f"/{index.alias}/_settings", {f"index.blocks.{block}": True})
         with pytest.raises(Unavailable):
             await index.apply(entries)
-        await index.client.indices.put_settings(index=index.alias, settings={f"index.blocks.{block}": None})
+        await index.elasticsearch.ask("PUT", f"/{index.alias}/_settings", {f"index.blocks.{block}": None})
     await index.apply(entries)
     assert await numbers(index, "waits") == [1]
 
@@ -226,7 +223,7 @@ async def test_a_blocked_index_is_away_and_then_takes_all(index: StackSearch) ->
 async def test_a_closed_index_is_away_for_searches_too(index: StackSearch) -> None:
     """An index that is there and does not answer never reads as nothing found."""
     await index.apply([entry(1, "kept")])
-    await index.client.indices.close(index=index.alias)
+    await index.elasticsearch.ask("POST", f"/{index.alias}/_close")
     for asking in (
         index.in_chat(APPLICATION, 1, "kept", before=None, limit=5),
         index.in_application(APPLICATION, "kept", after=None, limit=5),
@@ -236,8 +233,8 @@ async def test_a_closed_index_is_away_for_searches_too(index: StackSearch) -> No
     ):
         with pytest.raises(Unavailable):
             await asking
-    await index.client.indices.open(index=index.alias)
-    await index.client.cluster.health(index=index.alias, wait_for_status="yellow")
+    await index.elasticsearch.ask("POST", f"/{index.alias}/_open")
+    await index.elasticsearch.ask("GET", f"/_cluster/health/{index.alias}", wait_for_status="yellow")
     assert await numbers(index, "kept") == [1]
 
 
@@ -254,8 +251,8 @@ async def test_nothing_listening_is_unavailable_everywhere() -> None:
     """Each call says so, at once and in one error, and none is retried behind the caller's back."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        client = connect(f"http://127.0.0.1:{taken.getsockname()[1]}")
-        away = StackSearch(client, "away", known, known)
+        nobody = Elasticsearch(f"http://127.0.0.1:{taken.getsockname()[1]}")
+        away = StackSearch(nobody, "away", known, known)
         for asking in (
             away.create(),
             away.apply([entry(1, "x")]),
@@ -268,13 +265,13 @@ async def test_nothing_listening_is_unavailable_everywhere() -> None:
         ):
             with pytest.raises(Unavailable, match="Elasticsearch is away"):
                 await asking
-        await client.close()
+        await nobody.close()
 
 
 async def test_an_address_without_a_port_is_refused() -> None:
     """It is the operator's to mend."""
     with pytest.raises(ConfigurationError, match="CHAT_ELASTICSEARCH_URL"):
-        connect("http://search.example")
+        Elasticsearch("http://search.example")
 
 
 async def test_erasing_takes_one_application_in_pieces(index: StackSearch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,11 +293,11 @@ async def test_erasing_takes_one_application_in_pieces(index: StackSearch, monke
 
 async def test_aliases_that_begin_alike_share_nothing(index: StackSearch) -> None:
     """Another installation's indices, whose names continue ours, are not taken for our own."""
-    longer = Indices(index.client, f"{index.alias}-more")
+    longer = Indices(index.elasticsearch, f"{index.alias}-more")
     await longer.create()
     try:
         assert await index.indices.all() == {f"{index.alias}-000001": True}
         await index.erase(APPLICATION)
     finally:
         for name in await longer.all():
-            await index.client.indices.delete(index=name)
+            await index.elasticsearch.ask("DELETE", f"/{name}")

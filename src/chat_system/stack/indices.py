@@ -1,4 +1,4 @@
-"""The indices behind the alias: what they look like, how they are made, and what being away means.
+"""The indices behind the alias: what they look like, and how they are made.
 
 An index is named after the alias and numbered (`chat-messages-000001`); searches and writes go to the alias, so
 that a reindex can put another index behind it in one step. An index is never changed, only replaced.
@@ -9,22 +9,13 @@ its own, no token classes, nothing that knows a language. That is what makes a s
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
-import msgspec
-from elastic_transport import JsonSerializer, TransportError
-from elasticsearch import ApiError, AsyncElasticsearch, BadRequestError
-
 from chat_system.errors import ConfigurationError, Unavailable
+from chat_system.stack.elasticsearch import Elasticsearch, Refused
 
-REQUEST_TIMEOUT_S = 10.0
 CREATE_ATTEMPTS = 5
-MISSING = 404
-CONNECTIONS = 32
 
 _GRAMS = {
     "tokenizer": {
@@ -66,81 +57,17 @@ _MAPPINGS: dict[str, Any] = {
 _DEFAULTS: dict[str, Any] = {"number_of_shards": 1, "auto_expand_replicas": "0-1", "refresh_interval": "1s"}
 
 
-def connect(url: str) -> AsyncElasticsearch:
-    """A client that never retries: who calls knows whether to wait. It connects at its first request.
-
-    Raises:
-        ConfigurationError: the address has no port.
-    """
-    # A line for each request, and one for each that failed: those are raised, and logged by whoever waits.
-    logging.getLogger("elastic_transport").setLevel(logging.ERROR)
-    try:
-        return AsyncElasticsearch(
-            url,
-            request_timeout=REQUEST_TIMEOUT_S,
-            connections_per_node=CONNECTIONS,
-            max_retries=0,
-            retry_on_timeout=False,
-            serializers={_Serializer.mimetype: _Serializer()},
-        )
-    except ValueError as error:
-        raise ConfigurationError("CHAT_ELASTICSEARCH_URL must be an address like http://host:9200.") from error
-
-
-NO_SHARD = "search_phase_execution_exception"
-"""What Elasticsearch says when a shard that it has to ask is not there."""
-
-
-class _Serializer(JsonSerializer):
-    """Answers are read in half the time: a bulk request's is one item for each document."""
-
-    mimetype = "application/vnd.elasticsearch+json"
-
-    def json_loads(self, data: bytes) -> Any:
-        try:
-            return msgspec.json.decode(data)
-        except msgspec.DecodeError as error:
-            raise ValueError(str(error)) from error
-
-
-def blames_the_document(status: int, kind: str) -> bool:
-    """Whether an answer is about what was sent. After any other failure the same may succeed."""
-    return status in (400, 413) and kind != "index_closed_exception"
-
-
-@asynccontextmanager
-async def answering() -> AsyncIterator[None]:
-    """Raise Unavailable for whatever is not the fault of what was sent and not an answer."""
-    try:
-        yield
-    except TransportError as error:
-        raise Unavailable("Elasticsearch is away.") from error
-    except ApiError as error:
-        if error.status_code == MISSING or blames_the_document(error.status_code, error.message):
-            raise
-        kind = Starting if error.message == NO_SHARD else Unavailable
-        raise kind(f"Elasticsearch is away ({error.status_code} {error.message}).") from error
-
-
-class Starting(Unavailable):
-    """A shard that is just being made, or moved, answers no one; in a moment it may."""
-
-    def __init__(self, detail: str = "Elasticsearch is starting.") -> None:
-        super().__init__(detail)
-
-
 class Indices:
     """The numbered indices of one alias."""
 
-    def __init__(self, client: AsyncElasticsearch, alias: str) -> None:
+    def __init__(self, elasticsearch: Elasticsearch, alias: str) -> None:
         self.alias = alias
-        self.client = client
+        self.elasticsearch = elasticsearch
         self._numbered = re.compile(re.escape(alias) + r"-(\d{6})")
 
     async def all(self) -> dict[str, bool]:
         """The names of all of them, oldest first, and whether the alias stands for it. Raises Unavailable."""
-        async with answering():
-            found = await self.client.indices.get_alias(index=f"{self.alias}-*", expand_wildcards="open,closed")
+        found = await self.elasticsearch.ask("GET", f"/{self.alias}-*/_alias", expand_wildcards="open,closed")
         return {name: self.alias in found[name]["aliases"] for name in sorted(found) if self._numbered.fullmatch(name)}
 
     async def create(self) -> None:
@@ -161,18 +88,17 @@ class Indices:
 
     async def make(self, name: str, *, alias: str, settings: dict[str, Any] | None = None) -> bool:
         """Make one index with an alias of its own; False when the name is taken."""
+        made = {
+            "aliases": {alias: {}},
+            "mappings": _MAPPINGS,
+            "settings": {**_DEFAULTS, **(settings or {}), "analysis": _GRAMS},
+        }
         try:
-            async with answering():
-                await self.client.indices.create(
-                    index=name,
-                    aliases={alias: {}},
-                    mappings=_MAPPINGS,
-                    settings={**_DEFAULTS, **(settings or {}), "analysis": _GRAMS},
-                )
-        except BadRequestError as error:
-            if error.message == "resource_already_exists_exception":
+            await self.elasticsearch.ask("PUT", f"/{name}", made)
+        except Refused as error:
+            if error.kind == "resource_already_exists_exception":
                 return False
-            if error.message == "invalid_alias_name_exception":
+            if error.kind == "invalid_alias_name_exception":
                 raise ConfigurationError(
                     f"Elasticsearch has an index named {alias}: move it away, or set CHAT_ELASTICSEARCH_INDEX."
                 ) from error

@@ -16,13 +16,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
-from elasticsearch import NotFoundError
 from msgspec import Struct
 
 from chat_system.errors import ConfigurationError, NotFound, Unavailable
 from chat_system.model import ApplicationId, MessageChanged
 from chat_system.ports import Entry
-from chat_system.stack.indices import answering
+from chat_system.stack.elasticsearch import Missing
 from chat_system.stack.search import Rejected, StackSearch
 from chat_system.telemetry import log
 
@@ -104,7 +103,7 @@ class Reindex:
         settle_s: float = SETTLE_S,
     ) -> None:
         self._search = search
-        self._indices = search.indices.client.indices
+        self._ask = search.elasticsearch.ask
         self._store = store
         self._follow_as = follow
         self._progress = progress
@@ -132,8 +131,7 @@ class Reindex:
             self._tailing = await self._follow_as(new)
             try:
                 await self._fill()
-                async with answering():
-                    await self._indices.put_settings(index=new, settings={"refresh_interval": kept["refresh_interval"]})
+                await self._ask("PUT", f"/{new}/_settings", {"refresh_interval": kept["refresh_interval"]})
                 await self._prove()
                 await self._swap(old, new)
             finally:
@@ -142,7 +140,7 @@ class Reindex:
             await self._undo(new)
             if isinstance(error, Rejected):
                 raise ReindexFailed(f"Elasticsearch refuses a message: {error}") from error
-            if isinstance(error, NotFoundError):
+            if isinstance(error, Missing):
                 raise ReindexFailed(f"{new} was deleted while it was being filled.") from error
             raise
         await self._remove(old)
@@ -168,8 +166,7 @@ class Reindex:
         return current[0], self._search.indices.after(found)
 
     async def _settings_of(self, name: str) -> dict[str, Any]:
-        async with answering():
-            found = await self._indices.get_settings(index=name)
+        found = await self._ask("GET", f"/{name}/_settings")
         settings = found[name]["settings"]["index"]
         return {"refresh_interval": "1s"} | {key: settings[key] for key in _KEPT if key in settings}
 
@@ -249,22 +246,20 @@ class Reindex:
 
     async def _swap(self, old: str, new: str) -> None:
         alias = self._search.alias
+        swap = [
+            {"remove": {"index": old, "alias": alias, "must_exist": True}},
+            {"add": {"index": new, "alias": alias}},
+            {"remove": {"index": new, "alias": self._target, "must_exist": True}},
+        ]
         try:
-            async with answering():
-                await self._indices.update_aliases(
-                    actions=[
-                        {"remove": {"index": old, "alias": alias, "must_exist": True}},
-                        {"add": {"index": new, "alias": alias}},
-                        {"remove": {"index": new, "alias": self._target, "must_exist": True}},
-                    ]
-                )
-        except NotFoundError as error:
+            await self._ask("POST", "/_aliases", {"actions": swap})
+        except Missing as error:
             raise ReindexFailed(f"Somebody has moved the alias {alias} meanwhile.") from error
         self._target = alias
         try:
             # Workers have applied to the old index what was accepted until now. It is in the journal's part.
             await self._catch_up()
-        except (Unavailable, Rejected, NotFoundError) as error:
+        except (Unavailable, Rejected, Missing) as error:
             raise ReindexFailed(
                 f"The alias stands for {new}, but its latest changes may be missing ({error}): reindex once more."
             ) from error
@@ -289,8 +284,7 @@ class Reindex:
         raise ReindexFailed(f"The alias stands for {new}, but its latest changes may be missing: reindex once more.")
 
     async def _remove(self, name: str) -> None:
-        async with answering():
-            await self._indices.delete(index=name, ignore_unavailable=True)
+        await self._ask("DELETE", f"/{name}", ignore_unavailable=True)
 
 
 async def _patiently(call: Callable[[], Awaitable[_T]]) -> _T:

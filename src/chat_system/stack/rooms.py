@@ -14,9 +14,9 @@ from chat_system.settings import Settings
 from chat_system.stack.asides import discard
 from chat_system.stack.comparing import compare_counters, compare_index
 from chat_system.stack.consuming import Following
+from chat_system.stack.elasticsearch import Elasticsearch
 from chat_system.stack.epochs import Epochs
 from chat_system.stack.feed import STREAMS, WORKERS, StackFeed
-from chat_system.stack.indices import connect
 from chat_system.stack.journal import StackJournal
 from chat_system.stack.mysql import Database
 from chat_system.stack.rates import StackRates
@@ -82,7 +82,7 @@ async def open_rooms(settings: Settings, *, working: bool) -> AsyncIterator[Room
         closing.push_async_callback(database.close)
         redis = Redis(settings.redis_url, settings.redis_prefix, settings.partitions)
         closing.push_async_callback(redis.close)
-        elasticsearch = connect(settings.elasticsearch_url)
+        elasticsearch = Elasticsearch(settings.elasticsearch_url)
         closing.push_async_callback(elasticsearch.close)
 
         epochs = Epochs(redis)

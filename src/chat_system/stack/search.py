@@ -10,18 +10,18 @@ Not promised: that a search sees what was just applied. The index shows it withi
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from functools import lru_cache
+from contextlib import suppress
+from functools import lru_cache, partial
 from typing import Any
 
-from elasticsearch import AsyncElasticsearch, NotFoundError
 from msgspec import Struct, json
 
 from chat_system.errors import Unavailable
 from chat_system.model import ApplicationId, FoundMessage, Message, MessageChanged, fold, raw, rfc3339
 from chat_system.ports import Entry, Found
-from chat_system.stack.indices import MISSING, Indices, Starting, answering, blames_the_document
+from chat_system.stack.elasticsearch import MISSING, Elasticsearch, Missing, Starting, blames_the_document
+from chat_system.stack.indices import Indices
 from chat_system.telemetry import INDEXED, log
 
 REQUEST_MAX_BYTES = 1_000_000
@@ -45,12 +45,7 @@ ERASE_TIMEOUT_S = 120.0
 GRAM = 3
 CONFLICT = 409
 
-_BULK_HEADERS = {"accept": "application/json", "content-type": "application/x-ndjson"}
-_BULK_PARAMETERS = {
-    "require_alias": "true",
-    "timeout": SHARDS_TIMEOUT,
-    "filter_path": "items.*.status,items.*.error.type,items.*.error.reason",
-}
+_OUTCOMES = "items.*.status,items.*.error.type,items.*.error.reason"
 _LINES = b'{"index":{"_id":"%d:%d:%d","routing":"%d","version":%d,"version_type":"external"}}\n%b\n'
 _encode = json.Encoder().encode
 
@@ -97,15 +92,14 @@ class StackSearch:
 
     def __init__(
         self,
-        client: AsyncElasticsearch,
+        elasticsearch: Elasticsearch,
         alias: str,
         require: Callable[[ApplicationId], Awaitable[None]],
         require_chat: Callable[[ApplicationId, int], Awaitable[None]],
     ) -> None:
-        self.client = client
+        self.elasticsearch = elasticsearch
         self.alias = alias
-        self.indices = Indices(client, alias)
-        self._bulk = client.options(request_timeout=BULK_TIMEOUT_S)
+        self.indices = Indices(elasticsearch, alias)
         self._require = require
         self._require_chat = require_chat
 
@@ -121,7 +115,7 @@ class StackSearch:
         """
         try:
             await self.write(self.alias, entries)
-        except NotFoundError:
+        except Missing:
             log.warning("search index was missing", alias=self.alias)
             await self.indices.create()
             # Retried by who called: an index that was made this moment need not be ready.
@@ -133,7 +127,7 @@ class StackSearch:
 
         Raises:
             Rejected, Unavailable: as `apply` does.
-            NotFoundError: there is no such alias.
+            Missing: there is no such alias.
         """
         free = asyncio.Semaphore(AT_ONCE)
         errors: list[Exception] = []
@@ -174,7 +168,7 @@ class StackSearch:
         await self._require(application)
         hits = await self._search(
             application,
-            [{"term": {"_routing": str(application)}}, _contains(folded)],
+            [_of(application), _contains(folded)],
             limit=limit,
             sort=[{"created_at": "desc"}, {"chat": "desc"}, {"number": "desc"}],
             after=None if after is None else [after.created_at, after.chat, after.number],
@@ -190,57 +184,42 @@ class StackSearch:
     async def count(self, application: ApplicationId, *, alias: str | None = None) -> int:
         """How many documents the index shows of an application, tombstones included. Raises Unavailable."""
         try:
-            async with answering():
-                answer = await self.client.count(
-                    index=alias or self.alias,
-                    routing=str(application),
-                    query={"term": {"_routing": str(application)}},
-                )
-        except NotFoundError:
+            answer = await self.elasticsearch.ask(
+                "POST", f"/{alias or self.alias}/_count", {"query": _of(application)}, routing=application
+            )
+        except Missing:
             return 0
         _whole(answer)
         return int(answer["count"])
 
     async def revisions(self, application: ApplicationId) -> AsyncIterator[tuple[int, int, int]]:
         """The chat, number and revision of every message that searches see, in this order. Raises Unavailable."""
-        after: list[int] | None = None
-        while True:
-            async with answering():
-                answer = await self.client.search(
-                    index=self.alias,
-                    routing=str(application),
-                    allow_partial_search_results=False,
-                    filter_path="hits.hits._version,hits.hits.sort",
-                    track_total_hits=False,
-                    size=REVISIONS_AT_ONCE,
-                    query={"term": {"_routing": str(application)}},
-                    sort=[{"chat": "asc"}, {"number": "asc"}],
-                    search_after=after,
-                    version=True,
-                    source=False,
-                )
-            hits = answer.body.get("hits", {}).get("hits", ())
-            if not hits:
-                return
+        wanted = {
+            "track_total_hits": False,
+            "size": REVISIONS_AT_ONCE,
+            "query": _of(application),
+            "sort": [{"chat": "asc"}, {"number": "asc"}],
+            "version": True,
+            "_source": False,
+        }
+        while hits := await self._hits(application, wanted, "hits.hits._version,hits.hits.sort"):
             for hit in hits:
                 yield *hit["sort"], hit["_version"] & REVISION_MASK
-            after = hits[-1]["sort"]
+            wanted["search_after"] = hits[-1]["sort"]
 
     async def document(self, application: ApplicationId, chat: int, number: int) -> tuple[int, Any] | None:
         """A message's revision and all that is indexed of it, also before searches see that. Raises Unavailable."""
         try:
-            async with answering():
-                found = await self.client.get(
-                    index=self.alias, id=f"{application}:{chat}:{number}", routing=str(application)
-                )
-        except NotFoundError:
+            found = await self.elasticsearch.ask(
+                "GET", f"/{self.alias}/_doc/{application}:{chat}:{number}", routing=application
+            )
+        except Missing:
             return None
         return found["_version"] & REVISION_MASK, found["_source"]
 
     async def refresh(self, *, alias: str | None = None) -> None:
         """Make searches see all that was applied. Raises Unavailable."""
-        async with answering():
-            _whole(await self.client.indices.refresh(index=alias or self.alias, ignore_unavailable=True))
+        _whole(await self.elasticsearch.ask("POST", f"/{alias or self.alias}/_refresh", ignore_unavailable=True))
 
     async def erase(self, application: ApplicationId) -> None:
         """Delete an application's documents, in bounded pieces; also where a reindex has put them.
@@ -250,43 +229,40 @@ class StackSearch:
         Raises:
             Unavailable: Elasticsearch is away; what it has deleted stays deleted.
         """
-        client = self.client.options(request_timeout=ERASE_TIMEOUT_S)
+        ask = partial(self.elasticsearch.ask, "POST", timeout_s=ERASE_TIMEOUT_S, ignore_unavailable=True)
+        piece = {"query": _of(application), "max_docs": ERASE_PIECE_DOCUMENTS}
         for name in await self.indices.all():
             left = True
             while left:
                 # A piece is found by a search, which must see what was just applied and no more what was deleted.
-                async with answering():
-                    await client.indices.refresh(index=name, ignore_unavailable=True)
-                    answer = await client.delete_by_query(
-                        index=name,
-                        ignore_unavailable=True,
-                        routing=str(application),
-                        query={"term": {"_routing": str(application)}},
-                        conflicts="proceed",
-                        max_docs=ERASE_PIECE_DOCUMENTS,
-                    )
+                await ask(f"/{name}/_refresh")
+                answer = await ask(f"/{name}/_delete_by_query", piece, routing=application, conflicts="proceed")
                 if answer["failures"] or answer["timed_out"]:
                     raise Unavailable("Elasticsearch is away: it could not delete all.")
                 left = answer["deleted"] + answer["version_conflicts"] > 0
 
     async def ping(self) -> None:
         """Raises Unavailable unless a search would be answered."""
-        with contextlib.suppress(NotFoundError):
-            async with answering():
-                await self.client.options(request_timeout=PING_TIMEOUT_S).search(
-                    index=self.alias,
-                    allow_partial_search_results=False,
-                    size=0,
-                    terminate_after=1,
-                    track_total_hits=False,
-                )
+        with suppress(Missing):
+            await self.elasticsearch.ask(
+                "POST",
+                f"/{self.alias}/_search",
+                {"size": 0, "terminate_after": 1, "track_total_hits": False},
+                timeout_s=PING_TIMEOUT_S,
+                allow_partial_search_results=False,
+            )
 
     async def _send(self, alias: str, piece: Sequence[Entry], body: bytes) -> None:
-        async with answering():
-            answer = await self._bulk.perform_request(
-                "POST", f"/{alias}/_bulk", params=_BULK_PARAMETERS, headers=_BULK_HEADERS, body=body
-            )
-        items = [item["index"] for item in answer.body["items"]]
+        answer = await self.elasticsearch.ask(
+            "POST",
+            f"/{alias}/_bulk",
+            body,
+            timeout_s=BULK_TIMEOUT_S,
+            require_alias=True,
+            timeout=SHARDS_TIMEOUT,
+            filter_path=_OUTCOMES,
+        )
+        items = [item["index"] for item in answer["items"]]
         if len(items) != len(piece):
             raise Unavailable("Elasticsearch is away: it answered for some of the documents only.")
         failed = [
@@ -296,7 +272,7 @@ class StackSearch:
         ]
         for _, item in failed:
             if item["status"] == MISSING:
-                raise NotFoundError(item["error"]["type"], answer.meta, item)
+                raise Missing(MISSING, item["error"]["type"], item["error"]["reason"])
             if not blames_the_document(item["status"], item["error"]["type"]):
                 raise Unavailable(f"Elasticsearch is away ({item['status']} {item['error']['type']}).")
         for entry, item in failed:
@@ -312,21 +288,18 @@ class StackSearch:
         sort: list[dict[str, Any]],
         after: list[int] | None = None,
     ) -> list[dict[str, Any]]:
+        search: dict[str, Any] = {
+            "track_total_hits": False,
+            "size": limit,
+            "query": {"bool": {"filter": wanted}},
+            "sort": sort,
+        }
+        if after is not None:
+            search["search_after"] = after
         for attempt in range(ATTEMPTS):
             try:
-                async with answering():
-                    answer = await self.client.search(
-                        index=self.alias,
-                        routing=str(application),
-                        allow_partial_search_results=False,
-                        filter_path="hits.hits._source",
-                        track_total_hits=False,
-                        size=limit,
-                        query={"bool": {"filter": wanted}},
-                        sort=sort,
-                        search_after=after,
-                    )
-            except NotFoundError:
+                hits = await self._hits(application, search, "hits.hits._source")
+            except Missing:
                 # Before the first message there is no index; or a reindex has just put another one behind the alias.
                 if attempt:
                     break
@@ -336,8 +309,21 @@ class StackSearch:
                     raise
                 await asyncio.sleep(STARTING_S)
                 continue
-            return [hit["_source"] for hit in answer.body.get("hits", {}).get("hits", ())]
+            return [hit["_source"] for hit in hits]
         return []
+
+    async def _hits(self, application: ApplicationId, search: dict[str, Any], shown: str) -> list[dict[str, Any]]:
+        """What one search finds among an application's documents, or nothing where a part of them is away."""
+        answer = await self.elasticsearch.ask(
+            "POST",
+            f"/{self.alias}/_search",
+            search,
+            routing=application,
+            allow_partial_search_results=False,
+            filter_path=shown,
+        )
+        found: list[dict[str, Any]] = answer.get("hits", {}).get("hits", [])
+        return found
 
 
 def _pieces(entries: Sequence[Entry]) -> Iterator[tuple[Sequence[Entry], bytes]]:
@@ -396,6 +382,10 @@ def _version(entry: Entry) -> int:
 def _first_version(life: str) -> int:
     """Of an epoch of a partition, which a position begins with."""
     return int(life.partition("/")[2] or 0) << REVISION_BITS
+
+
+def _of(application: ApplicationId) -> dict[str, Any]:
+    return {"term": {"_routing": str(application)}}
 
 
 def _contains(folded: str) -> dict[str, Any]:
