@@ -6,11 +6,13 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import httpx
 import pytest
 
+from chat_system.embedded.schema import APPLICATION_ID
 from tests.conftest import BuildHouse, Connect, only
 from tests.faults.refusals import contents, failure, refusal, scribble
 from tests.houses import HOUSES, House
@@ -205,6 +207,19 @@ def test_a_foreign_file_is_refused_and_left_as_it_is(
     before = contents(path)
     assert path.name in refusal(house, command)
     assert contents(path) == before
+
+
+@pytest.mark.parametrize("command", ["serve", "migrate"])
+def test_a_database_that_can_not_be_migrated_is_refused_in_one_line(build_house: BuildHouse, command: str) -> None:
+    """Tables without a history are in the way of the first migration: what SQLite says of it, and no traceback."""
+    house = build_house()
+    path = database_of(house)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute("CREATE TABLE messages (id INTEGER PRIMARY KEY)")
+    said = refusal(house, command)
+    assert path.name in said
+    assert "table messages already exists" in said
 
 
 @pytest.mark.parametrize("revision", ["9999", "0000", "something-else"])

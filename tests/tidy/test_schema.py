@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -79,3 +81,11 @@ def test_every_table_of_ours_is_strict(tmp_path: Path) -> None:
         tables = connection.execute("SELECT name, strict FROM pragma_table_list WHERE type = 'table'").fetchall()
     loose = {name for name, strict in tables if not strict and not name.startswith("sqlite_")}
     assert loose == {"alembic_version"}
+
+
+def test_a_process_that_migrates_does_not_keep_what_that_takes(tmp_path: Path) -> None:
+    """Alembic and SQLAlchemy would be as much memory as half of all the rest."""
+    code = "import pathlib, sys; from chat_system.embedded.database import migrate_file as migrate; "
+    code += "print(migrate(pathlib.Path('chat.sqlite3')), {'alembic', 'sqlalchemy'} & sys.modules.keys())"
+    said = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert said.stdout == "True set()\n"

@@ -1,7 +1,8 @@
 """What a database file must be before it is opened, and how it becomes so.
 
-The history of the schema is Alembic's (`migrations/`). A file that is current already is opened without
-importing Alembic, which would take longer than all the rest of the start.
+The history of the schema is Alembic's (`migrations/`). A file that is current already is opened without importing
+Alembic, which would take longer than all the rest of the start; any other is migrated by a process of its own, or
+Alembic would take as much memory as all the rest, for as long as the server runs.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+from chat_system.apart import run
 from chat_system.errors import ConfigurationError
 
 REVISIONS = ("0001", "0002", "0003")
@@ -101,6 +103,7 @@ def migrate(path: Path) -> bool:
 
     Raises:
         ConfigurationError: the file is damaged, or newer than this program.
+        sqlite3.Error, OSError: it can't be migrated; it has the schema that it had.
     """
     revision = current_revision(path)
     if revision == HEAD:
@@ -117,9 +120,8 @@ def migrate(path: Path) -> bool:
         connection.execute("PRAGMA journal_mode = WAL")
     finally:
         connection.close()
-    from chat_system.embedded.migrations import upgrade  # noqa: PLC0415 - Alembic is slow to import
-
-    upgrade(path)
+    if wrong := run("chat_system.embedded.migrations", str(path)):
+        raise sqlite3.OperationalError(wrong)
     return True
 
 

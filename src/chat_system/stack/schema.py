@@ -1,14 +1,18 @@
 """How the database gets its tables: the history is Alembic's (`migrations/`), brought up to date at every start.
 
-A database that is current is recognised without importing Alembic. Any number of processes may start at once.
+A database that is current is recognised without importing Alembic, any other is migrated by a process of its own: what
+that imports would stay in memory. Any number of processes may start at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+from typing import NoReturn
 
-from asyncmy.errors import MySQLError
+import msgspec
+from asyncmy.errors import MySQLError, OperationalError
 
+from chat_system.apart import run_in_background
 from chat_system.errors import ConfigurationError, Unavailable
 from chat_system.stack.mysql import MISCONFIGURED, Database, meaning
 from chat_system.telemetry import log
@@ -38,7 +42,7 @@ async def migrate(url: str, *, wait_s: float = 0.0) -> bool:
     try:
         while True:
             try:
-                return await _migrate(database)
+                return await _migrate(database, url)
             except Unavailable as error:
                 if loop.time() < deadline:
                     if not told:
@@ -54,7 +58,7 @@ async def migrate(url: str, *, wait_s: float = 0.0) -> bool:
         await database.close()
 
 
-async def _migrate(database: Database) -> bool:
+async def _migrate(database: Database, url: str) -> bool:
     if await _revision(database) == HEAD:
         return False
     lock = database.lock_name("migrate")
@@ -70,14 +74,23 @@ async def _migrate(database: Database) -> bool:
                     f"The database {database.address} has schema {revision}, and this program knows up to {HEAD}:"
                     " it was made by a newer version. It was left as it is."
                 )
-            from chat_system.stack.migrations import upgrade  # noqa: PLC0415 - Alembic is slow to import
-
-            with meaning():
-                await upgrade(database.address.connect)
+            try:
+                wrong = await run_in_background("chat_system.stack.migrations", url)
+            except ChildProcessError as error:
+                raise ConfigurationError(f"The database {database.address} can't be migrated: {error}.") from error
+            if wrong:
+                _raise(wrong)
             log.info("database migrated", database=str(database.address), revision=HEAD)
             return True
         finally:
             await holding.fetch("SELECT RELEASE_LOCK(%s)", (lock,))
+
+
+def _raise(wrong: str) -> NoReturn:
+    """What went wrong in the process that migrates means what it would mean here."""
+    number, text = msgspec.json.decode(wrong, type=tuple[int | None, str])
+    with meaning():
+        raise ConnectionError(text) if number is None else OperationalError(number, text)
 
 
 async def _revision(database: Database) -> str | None:

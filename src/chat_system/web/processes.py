@@ -22,6 +22,7 @@ from dataclasses import replace
 import msgspec
 
 from chat_system import telemetry
+from chat_system.apart import END
 from chat_system.errors import ConfigurationError
 from chat_system.settings import Settings
 from chat_system.telemetry import log
@@ -135,7 +136,7 @@ class _Parent:
             process_group=0,
         )
         if process.stdin is not None:
-            process.stdin.write(msgspec.json.encode(self._settings) + b"\n")
+            process.stdin.write(msgspec.json.encode(self._settings) + END)
         return process
 
     async def _end_of(self, process: asyncio.subprocess.Process) -> int:

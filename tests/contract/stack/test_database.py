@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from asyncmy.errors import MySQLError
 
 from chat_system.errors import ConfigurationError, Unavailable
 from chat_system.stack import store as module
@@ -20,6 +24,7 @@ from tests.contract.stack.facts import (
 from tests.servers.process import free_port
 from tests.servers.storage import Storage
 
+NOT_INSERTABLE = 1471
 VERSIONS = Path(module.__file__).parent / "migrations" / "versions"
 
 
@@ -96,6 +101,37 @@ async def test_who_may_not_enter_is_told_by_the_operators_words(storage: Storage
     ):
         with pytest.raises(ConfigurationError, match="CHAT_MYSQL_URL"):
             await Database.open(wrong)
+
+
+async def test_what_stops_a_migration_is_told_in_mysqls_words(storage: Storage) -> None:
+    """It happens in a process of its own, and means here what it would mean if it had happened here."""
+    new = Storage(storage.addresses, "migrating")
+    new.create_database()
+    try:
+        new.execute("CREATE VIEW alembic_version AS SELECT * FROM (SELECT '' AS version_num) AS none WHERE FALSE")
+        with pytest.raises(MySQLError, match="not insertable") as caught:
+            await migrate(new.mysql_url)
+        assert caught.value.args[0] == NOT_INSERTABLE
+        new.execute("DROP VIEW alembic_version")
+        assert await migrate(new.mysql_url)
+    finally:
+        new.execute(f"DROP DATABASE {new.database}", database="")
+
+
+async def test_a_process_that_migrates_does_not_keep_what_that_takes(storage: Storage) -> None:
+    """Alembic and SQLAlchemy would be as much memory as a third of all the rest."""
+    new = Storage(storage.addresses, "migrating")
+    new.create_database()
+    code = "import os, sys; from chat_system.settings import Settings; from chat_system.wiring import migrate; "
+    code += "print(migrate(Settings.from_environment(os.environ)), {'alembic', 'sqlalchemy'} & sys.modules.keys())"
+    environment = os.environ | {"CHAT_MODE": "stack", "CHAT_MYSQL_URL": new.mysql_url}
+    try:
+        said = await asyncio.to_thread(
+            subprocess.run, [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        )
+        assert said.stdout.splitlines()[-1] == "True set()"
+    finally:
+        new.execute(f"DROP DATABASE {new.database}", database="")
 
 
 async def test_connections_that_died_idle_are_replaced(store: StackStore, database: Database) -> None:
