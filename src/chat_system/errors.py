@@ -129,12 +129,5 @@ class Unavailable(ChatSystemError):
         self.retry_after_s = retry_after_s
 
 
-class Crowded(Unavailable):
-    """More is asked at once than is answered at once. Nothing was done."""
-
-    def __init__(self) -> None:
-        super().__init__("The server is answering as many requests as it may.")
-
-
 class ConfigurationError(Exception):
     """The operator must mend something before the system can run: one clear line, no traceback."""

@@ -386,24 +386,20 @@ def fold(text: str) -> str:
 
 
 _MINUTE_MS = 60_000
-_DAY_MS = 24 * 60 * _MINUTE_MS
 # A page of messages has as many times, and formatting numbers would be half of its cost: these are looked up.
-_MINUTES = [f"T{hour:02d}:{minute:02d}:" for hour in range(24) for minute in range(60)]
 _SECONDS = [f"{second:02d}." for second in range(60)]
 _MILLISECONDS = [f"{millisecond:03d}Z" for millisecond in range(1000)]
 
 
 def rfc3339(milliseconds: int) -> str:
     """The time as clients see it. Accepts the years 1 to 9999."""
-    day, rest = divmod(milliseconds, _DAY_MS)
-    minute, rest = divmod(rest, _MINUTE_MS)
-    second, rest = divmod(rest, 1000)
-    return _day(day) + _MINUTES[minute] + _SECONDS[second] + _MILLISECONDS[rest]
+    rest = milliseconds % _MINUTE_MS
+    return _minute(milliseconds - rest) + _SECONDS[rest // 1000] + _MILLISECONDS[rest % 1000]
 
 
 @lru_cache(maxsize=4096)
-def _day(day: int) -> str:
-    return (EPOCH + timedelta(days=day)).date().isoformat()
+def _minute(milliseconds: int) -> str:
+    return f"{(EPOCH + timedelta(milliseconds=milliseconds)).isoformat()[:16]}:"
 
 
 def milliseconds(text: str) -> int:

@@ -212,14 +212,14 @@ async def test_next_and_prev_lead_through_all_chats(client: Client, seven_chats:
 
 
 async def test_applications_are_listed_oldest_first_each_once(client: Client) -> None:
-    """The links lead through all applications in the order of their creation."""
+    """The links lead through all applications in the order of their creation; those of one millisecond by token."""
     created = [await client.create_application(f"listed {index}") for index in range(7)]
     found = [each for page in await pages(client, "/applications", limit=200) for each in page]
     assert all(set(each) == APPLICATION_FIELDS for each in found)
     tokens = [each["token"] for each in found]
     assert len(set(tokens)) == len(tokens)
     assert [token for token in tokens if token in {each["token"] for each in created}] == [
-        each["token"] for each in created
+        each["token"] for each in sorted(created, key=lambda each: (each["created_at"], each["token"]))
     ]
     times = [each["created_at"] for each in found]
     assert times == sorted(times)

@@ -21,6 +21,7 @@ from chat_system.errors import (
     Unauthorized,
     Unavailable,
 )
+from chat_system.web.app import Crowded
 from chat_system.web.problems import STATUSES, internal, problem
 
 # As the API's contract lists them.
@@ -53,6 +54,7 @@ def examples() -> Iterator[ChatSystemError]:
         MethodNotAllowed: MethodNotAllowed(("GET", "POST")),
         NotFound: NotFound(),
         Stale: Stale(),
+        Crowded: Crowded(),
         TooMany: TooMany("application", 40, 2, 3),
         Invalid: Invalid.at("/body", "is missing"),
     }

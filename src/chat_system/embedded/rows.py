@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from msgspec import Raw
@@ -30,19 +31,25 @@ def changed(row: Any) -> MessageChanged:
 
 
 def message(row: Any) -> Message:
-    """A row of MESSAGE_COLUMNS: what `changed(row).shown()` is, made at once, for the sake of pages."""
-    number, sender, body, metadata, revision, created_at, updated_at, deleted_at = row
-    created = rfc3339(created_at)
-    return Message(
-        number,
-        sender,
-        body,
-        None if metadata is None else Raw(metadata),
-        revision,
-        created,
-        created if updated_at is None else rfc3339(updated_at),
-        None if deleted_at is None else rfc3339(deleted_at),
-    )
+    """A row of MESSAGE_COLUMNS."""
+    return messages([row])[0]
+
+
+def messages(found: Iterable[Any]) -> list[Message]:
+    """Rows of MESSAGE_COLUMNS: what `changed(row).shown()` is, made at once, for the sake of pages."""
+    return [
+        Message(
+            number,
+            sender,
+            body,
+            None if metadata is None else Raw(metadata),
+            revision,
+            created := rfc3339(created_at),
+            created if updated_at is None else rfc3339(updated_at),
+            None if deleted_at is None else rfc3339(deleted_at),
+        )
+        for number, sender, body, metadata, revision, created_at, updated_at, deleted_at in found
+    ]
 
 
 def found_message(row: Any) -> FoundMessage:

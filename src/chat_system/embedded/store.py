@@ -208,7 +208,7 @@ class EmbeddedStore:
                 window.limit,
             ),
         )
-        return [rows.message(row) for row in _arrange(found, window)]
+        return rows.messages(_arrange(found, window))
 
     async def changes(self, application: ApplicationId, chat: int, after: int, limit: int) -> Sequence[Message]:
         """See `ports.Store.changes`."""
@@ -222,7 +222,7 @@ class EmbeddedStore:
             found = self._database.read(_CHANGES, parameters)
         else:
             found = await self._database.scan(lambda connection: connection.execute(_CHANGES, parameters).fetchall())
-        return [rows.message(row) for row in found]
+        return rows.messages(found)
 
     async def revision(self, application: ApplicationId, chat: int) -> int:
         """See `ports.Store.revision`."""

@@ -150,7 +150,7 @@ class Pages:
             if tail.warm:
                 return _arranged(await self._warm_messages(application, chat, window, tail), window)
             found = await self._read_messages(application, chat, *_bounds(window), window)
-            page = sorted(map(rows.message, found), key=attrgetter("number"))
+            page = sorted(rows.messages(found), key=attrgetter("number"))
             # Whoever posted just now may have been applied before the one before them: then there is a tail by now.
             attempts += 1
             if attempts == ATTEMPTS or not _has_gap([message.number for message in page], window):
@@ -175,17 +175,20 @@ class Pages:
                 break
         if not found:
             await self._stored_revision(application, chat)
-        return [rows.message(row) for row in found]
+        return rows.messages(found)
 
     async def _warm_messages(
         self, application: ApplicationId, chat: int, window: Window, tail: ChatTail
     ) -> list[Message]:
         low, high = _range(window, tail.last)
+        if not tail.messages:
+            found = await self._read_messages(application, chat, low - 1, high + 1, window) if low <= high else []
+            return rows.messages(reversed(found) if window.from_end else found)
         missing = [number for number in range(low, high + 1) if number not in tail.messages]
         page = {}
         if missing:
             found = await self._read_messages(application, chat, missing[0] - 1, missing[-1] + 1, window)
-            page = {row[0]: rows.message(row) for row in found}
+            page = {message.number: message for message in rows.messages(found)}
         # What came into MySQL since is as the tail has it, or later.
         for number, state in tail.messages.items():
             if low <= number <= high and (number not in page or page[number].revision < state.revision):

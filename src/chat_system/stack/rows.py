@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
+
+from msgspec import Raw
 
 from chat_system.model import (
     Application,
@@ -32,18 +35,24 @@ def changed(row: Row) -> MessageChanged:
 
 def message(row: Row) -> Message:
     """A row of MESSAGE_COLUMNS."""
-    number, revision, sender, body, metadata, created_at, updated_at, deleted_at = row
-    created = rfc3339(created_at)
-    return Message(
-        number,
-        sender,
-        body,
-        raw(metadata),
-        revision,
-        created,
-        created if updated_at is None else rfc3339(updated_at),
-        None if deleted_at is None else rfc3339(deleted_at),
-    )
+    return messages([row])[0]
+
+
+def messages(found: Iterable[Row]) -> list[Message]:
+    """Rows of MESSAGE_COLUMNS."""
+    return [
+        Message(
+            number,
+            sender,
+            body,
+            None if metadata is None else Raw(metadata),
+            revision,
+            created := rfc3339(created_at),
+            created if updated_at is None else rfc3339(updated_at),
+            None if deleted_at is None else rfc3339(deleted_at),
+        )
+        for number, revision, sender, body, metadata, created_at, updated_at, deleted_at in found
+    ]
 
 
 def chat_changed(row: Row) -> ChatChanged:

@@ -19,11 +19,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from chat_system import telemetry
 from chat_system.errors import (
     ChatSystemError,
-    Crowded,
     Invalid,
     MethodNotAllowed,
     NotFound,
     TooLarge,
+    Unavailable,
     UnsupportedMediaType,
 )
 from chat_system.settings import Settings
@@ -46,6 +46,13 @@ BODILESS = frozenset({NO_CONTENT, 304})
 
 STREAM_TYPE = b"text/event-stream"
 STREAM_HEADERS: list[Header] = [(b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
+
+
+class Crowded(Unavailable):
+    """More is asked at once than is answered at once. Nothing was done."""
+
+    def __init__(self) -> None:
+        super().__init__("The server is answering as many requests as it may.")
 
 
 class Route:

@@ -100,10 +100,10 @@ def links(
 ) -> list[Header]:
     """The `Link` header: the request's own path and parameters, with some replaced."""
     found = []
+    kept = {name: text for name, text in request.query.items() if name not in dropped}
+    path = request.raw_path.decode("ascii")
     for relation, change in (("next", following), ("prev", previous)):
         if change is not None:
-            kept = {name: text for name, text in request.query.items() if name not in dropped}
-            path = request.raw_path.decode("ascii")
             query = "&".join([f"{_quoted(name)}={_quoted(str(value))}" for name, value in (kept | change).items()])
             found.append(f'<{path}?{query}>; rel="{relation}"')
     return [(b"link", ", ".join(found).encode("ascii"))] if found else []

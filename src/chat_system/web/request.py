@@ -35,6 +35,8 @@ Checked = TypeVar("Checked", bound=msgspec.Struct)
 
 JSON = b"application/json"
 
+QUERY_MAX_FIELDS = 100
+
 _KEY = re.compile(rb"[!-~]{1,%d}" % IDEMPOTENCY_KEY_MAX_CHARACTERS)
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _PATH = re.compile(r"^(?P<reason>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.DOTALL)
@@ -311,7 +313,14 @@ def _invalid(reason: str) -> Invalid:
 
 def _parse_query(text: bytes) -> dict[str, str]:
     try:
-        pairs = parse_qsl(text.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=100)
+        pairs: list[Any]
+        if b"%" in text or b"+" in text or text.count(b"&") >= QUERY_MAX_FIELDS:
+            pairs = parse_qsl(
+                text.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=QUERY_MAX_FIELDS
+            )
+        else:
+            # What that makes of it, too, if nothing is to be decoded; a page's query is words and numbers.
+            pairs = [piece.partition("=")[::2] for piece in text.decode("ascii").split("&") if piece]
     except ValueError:
         raise Invalid("The query is not percent-encoded UTF-8.") from None
     query = dict(pairs)
