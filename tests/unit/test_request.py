@@ -110,7 +110,21 @@ def check_texts(value: Any) -> None:
 
 def wanted_message(body: bytes) -> dict[str, Any]:
     """What a message's body says, by the contract, or RefusedError."""
+    return wanted_item(strictly(body))
+
+
+def wanted_batch(body: bytes) -> dict[str, Any]:
+    """The same of a batch's."""
     value = strictly(body)
+    if not isinstance(value, dict) or set(value) != {"messages"} or not isinstance(value["messages"], list):
+        raise RefusedError
+    if not value["messages"]:
+        raise RefusedError
+    return {"messages": list(map(wanted_item, value["messages"]))}
+
+
+def wanted_item(value: Any) -> dict[str, Any]:
+    """What a message says that was read strictly."""
     if not isinstance(value, dict) or not {"body"} <= set(value) <= {"body", "sender", "metadata"}:
         raise RefusedError
     text, sender, metadata = value["body"], value.get("sender"), value.get("metadata")
@@ -176,6 +190,8 @@ MESSAGES = st.tuples(SPACES, objects(KEYS, VALUES | STRINGS), SPACES).map("".joi
 @example(b'{"body":"a\\u0000b"}')
 @example(b'{"body":"a\\\\u0000b"}')
 @example(b'{"body":"\\"","body":"\\""}')
+@example(b'{"body":"x","body":"\\u0022\\u0022\\u0022\\u0022"}')
+@example(b'{"body":"C:\\\\ \\"x\\" \\\\"}')
 @example(b'{"body":"x","metadata":{"a":1,"a":1}}')
 @example(b'{"body":"x","metadata":{"a\\u0000":1}}')
 @example(b'{"body":"x"} {"body":"y"}')
@@ -191,6 +207,33 @@ def test_a_message_is_taken_exactly_when_the_strict_reader_takes_it(body: bytes)
             now(read(body))
     else:
         taken, _ = now(read(body))
+        assert msgspec.to_builtins(taken) == wanted
+
+
+ITEMS = objects(KEYS, STRINGS | SCALARS | VALUES)
+BATCHES = st.lists(st.tuples(SPACES, ITEMS, SPACES).map("".join), max_size=3).map(lambda items: f"[{','.join(items)}]")
+BATCH_KEYS = st.sampled_from(['"messages"', '"messages"', '"messag\\u0065s"', '"body"'])
+
+
+@given(objects(BATCH_KEYS, BATCHES).map(lambda text: text.encode("utf-8", "surrogatepass")))
+@example(b'{"messages":[{"body":"x","body":"y"},{"body":"z"}]}')
+@example(b'{"messages":[{"body":"x","sender":"a","sender":"b"},{"body":"z"}]}')
+@example(b'{"messages":[{"body":"x","metadata":{},"metadata":null}]}')
+@example(b'{"messages":[{"body":"x"}],"messages":[{"body":"y"}]}')
+@example(b'{"messages":[{"body":"a \\"body\\": b","sender":"\\\\"},{"body":"\\""}]}')
+@example(b'{"messages":[{"body":"\\"\\"","body":"x"},{"body":"\\u0022\\u0022"}]}')
+@example(b'{"messages":[{"body":"y","body":"x"},{"body":"\\u0022\\u0022\\u0022\\u0022"}]}')
+@example(b'{"messages":[{"body":"x"},{"body":"\\u0000"}]}')
+@example(b'{"messages":[{"body":"x"},{"body":"\\\\u0000"}]}')
+def test_a_batch_is_taken_exactly_when_the_strict_reader_takes_it(body: bytes) -> None:
+    """All of it or nothing: what one message's text says can't hide what another's has twice."""
+    try:
+        wanted = wanted_batch(body)
+    except RefusedError:
+        with pytest.raises(Invalid):
+            now(read(body, NewMessages, NEW_MESSAGES))
+    else:
+        taken, _ = now(read(body, NewMessages, NEW_MESSAGES))
         assert msgspec.to_builtins(taken) == wanted
 
 

@@ -39,6 +39,8 @@ QUERY_MAX_FIELDS = 100
 
 _KEY = re.compile(rb"[!-~]{1,%d}" % IDEMPOTENCY_KEY_MAX_CHARACTERS)
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_HIDING = re.compile(rb"\\u00(?:00|22)")
+"""What is escaped as U+0000, or as a quotation mark that is not to be seen. Some texts look the same."""
 _PATH = re.compile(r"^(?P<reason>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.DOTALL)
 _NAMED = re.compile(r"(?:missing required|unknown) field `(?P<name>.*)`", re.DOTALL)
 _JSON_TYPES = re.compile(rb"application/(?:[\w.-]+\+)?json\s*(?:;\s*charset\s*=\s*\"?utf-?8\"?\s*)?", re.IGNORECASE)
@@ -281,20 +283,30 @@ def _find_nul(value: Any) -> str | None:
 
 
 def _is_plain(body: bytes, value: msgspec.Struct) -> bool:
-    """Whether the body has no U+0000 and no more strings than its fields, so that no key can stand twice."""
-    quotes = body.count(b'"')
-    if b"\\" in body:
-        if b"\\\\" in body or b"\\u0000" in body:
-            return False
-        # No backslash is itself escaped: each of these escapes its quotation mark.
-        quotes -= body.count(b'\\"')
-    # Two quotation marks for each key and each text. A null leaves fewer than that, which is looked at closely.
+    """Whether the body has no U+0000 and no more strings than its fields, so that no key can stand twice.
+
+    A string, be it a key or a text, has two quotation marks, and those within it, which are escaped. So a string too
+    many is quotation marks too many. Metadata look like that, too, and a null, whose key has no text.
+    """
     if type(value) is NewMessage:
-        return value.metadata is None and quotes == (4 if value.sender is None else 8)
-    if type(value) is NewMessages:
-        expected = 2 + sum([4 if message.sender is None else 8 for message in value.messages])
-        return quotes == expected and all(message.metadata is None for message in value.messages)
-    return type(value) is NewApplication and quotes == 4
+        quotes = 4 if value.sender is None else 8
+    elif type(value) is NewMessages:
+        quotes = 2 + sum([4 if message.sender is None else 8 for message in value.messages])
+    elif type(value) is NewApplication:
+        quotes = 4
+    else:
+        return False
+    if b"\\" not in body:
+        return body.count(b'"') == quotes
+    return body.count(b'"') == quotes + _texts(value).count('"') and _HIDING.search(body) is None
+
+
+def _texts(value: NewMessage | NewMessages | NewApplication) -> str:
+    """What its fields say, in one text."""
+    if isinstance(value, NewApplication):
+        return value.name
+    messages = value.messages if isinstance(value, NewMessages) else [value]
+    return "".join([message.body for message in messages] + [message.sender for message in messages if message.sender])
 
 
 def _invalid(reason: str) -> Invalid:
