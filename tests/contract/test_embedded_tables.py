@@ -12,7 +12,7 @@ import pytest
 
 from chat_system.embedded import journal as embedded_journal
 from chat_system.embedded.search import RECENT_MESSAGES, SCAN_APPLICATION
-from chat_system.model import ApplicationId, ChangeChat, ChatEdit, Once
+from chat_system.model import ApplicationId, ChangeChat, ChatEdit, NewMessage, Once, PostMessages
 from tests.contract.houses import SQLITE_FILE, EmbeddedPorts, OpenHouse
 
 HELD_BACK_S = 6.0
@@ -94,6 +94,23 @@ async def test_a_sweep_removes_every_row_and_every_entry_of_the_index(
         assert set(indexed(tables, trigram)) <= set(everything), "an entry of the index without a message"
     tables.execute("INSERT INTO search (search) VALUES ('integrity-check')")
     assert await embedded.store.verify() == []
+
+
+@pytest.mark.parametrize("copies", [1, 7, 100], ids=lambda copies: f"{copies}_of_each")
+async def test_a_row_has_null_where_a_message_says_nothing_and_nowhere_else(
+    embedded: OpenHouse, tables: sqlite3.Connection, application: ApplicationId, chat: int, copies: int
+) -> None:
+    """Neither a zero nor an empty object is taken for nothing, in statements of few rows and of many."""
+    said = [
+        (NewMessage("0"), (None, "0", None, None)),
+        (NewMessage("A0", "0"), ("0", "A0", "a0", None)),
+        (NewMessage("x", "a", {}), ("a", "x", None, b"{}")),
+        (NewMessage("\u0130", None, {"0": None}), (None, "\u0130", "i\u0307", b'{"0":null}')),
+    ]
+    change = PostMessages(chat, [new for new, _ in said] * copies)
+    await embedded.journal.append(application, change)
+    found = tables.execute("SELECT sender, body, folded, metadata FROM messages ORDER BY id").fetchall()
+    assert found == [row for _, row in said] * copies
 
 
 async def test_the_index_holds_the_text_that_a_message_has_now(

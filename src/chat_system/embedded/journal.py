@@ -15,7 +15,7 @@ from typing import Any
 
 from chat_system import telemetry
 from chat_system.embedded import unindexed
-from chat_system.embedded.database import Database, Insert, Transaction
+from chat_system.embedded.database import ABSENT, Database, Insert, Transaction
 from chat_system.embedded.rows import NUMBER_MASK, changed, message_id
 from chat_system.errors import Conflict, IdempotencyMismatch, NotFound, Stale
 from chat_system.model import (
@@ -48,7 +48,10 @@ HELD_MAX_S = 5.0
 ROW_BYTES = 200
 """About what a message costs beside its text, for deciding where a transaction runs."""
 
-_MESSAGES = Insert("messages (id, application_id, revision, sender, body, folded, metadata, created_at)")
+_MESSAGES = Insert(
+    "messages (id, application_id, revision, sender, body, folded, metadata, created_at)",
+    nullable=("sender", "folded", "metadata"),
+)
 _RECEIPTS = Insert(
     "receipts (application_id, once, fingerprint, number, revision, count, created_at, expires_at)", or_else="REPLACE"
 )
@@ -149,10 +152,10 @@ class EmbeddedJournal:
                     key,
                     application,
                     revision,
-                    new.sender,
+                    ABSENT if new.sender is None else new.sender,
                     body,
-                    None if folded == body else folded,
-                    None if new.metadata is None else encode_metadata(new.metadata),
+                    ABSENT if folded == body else folded,
+                    ABSENT if new.metadata is None else encode_metadata(new.metadata),
                     at if change.sent_at is None else change.sent_at[index],
                 )
             )
