@@ -159,7 +159,7 @@ class ChatEdit(Struct, forbid_unknown_fields=True):
             encode_metadata(self.metadata)
 
 
-class NewMessage(Struct, forbid_unknown_fields=True):
+class NewMessage(Struct, forbid_unknown_fields=True, gc=False):
     """What posts a message."""
 
     body: Body
@@ -380,9 +380,8 @@ def raw(metadata: bytes | None) -> Raw | None:
     return None if metadata is None else Raw(metadata)
 
 
-def fold(text: str) -> str:
-    """The form in which search compares text: Python's full case folding."""
-    return text.casefold()
+fold = str.casefold
+"""The form in which search compares text: Python's full case folding."""
 
 
 _MINUTE_MS = 60_000

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import Any
 
 import msgspec
@@ -155,16 +156,21 @@ def posting(application: ApplicationId, change: PostMessages, once: Once | None)
     messages = change.messages
     count = len(messages)
     if count == 1 and change.sent_at is None:
-        return Asked(facts.POST, application, change.chat, once, [1], [facts.encode(_content(messages[0], None))])
-    times: Sequence[int | None] = change.sent_at or [None] * count
+        return Asked(facts.POST, application, change.chat, once, [1], [facts.encode(_content(messages[0]))])
+    times: Iterable[int | None] = repeat(None) if change.sent_at is None else change.sent_at
     asked = Asked(facts.POST, application, change.chat, once, [], [], count)
-    _take_contents(asked, list(map(_content, messages, times)))
+    # Spelled out as `_content` has it: a call for each message would cost as much as the rest of it.
+    contents = [
+        (new.sender, new.body, None if new.metadata is None else encode_metadata(new.metadata), sent_at)
+        for new, sent_at in zip(messages, times, strict=False)
+    ]
+    _take_contents(asked, contents)
     return asked
 
 
-def _content(new: NewMessage, sent_at: int | None) -> tuple[Any, ...]:
+def _content(new: NewMessage) -> tuple[Any, ...]:
     """The fields of a `facts.MessageContent`."""
-    return new.sender, new.body, None if new.metadata is None else encode_metadata(new.metadata), sent_at
+    return new.sender, new.body, None if new.metadata is None else encode_metadata(new.metadata), None
 
 
 def _take_contents(asked: Asked, contents: list[tuple[Any, ...]]) -> None:
