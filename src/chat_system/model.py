@@ -11,6 +11,7 @@ Times are held as integer milliseconds since 1970 (UTC) in facts and tables, and
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Annotated, Any, NewType
@@ -299,17 +300,24 @@ class MessageChanged(Struct, frozen=True, gc=False):
 
     def shown(self) -> Message:
         """The same as clients see it."""
-        created = rfc3339(self.created_at)
-        return Message(
-            self.number,
-            self.sender,
-            self.body,
-            raw(self.metadata),
-            self.revision,
-            created,
-            created if self.updated_at is None else rfc3339(self.updated_at),
-            None if self.deleted_at is None else rfc3339(self.deleted_at),
+        return messages_of([msgspec.structs.astuple(self)])[0]
+
+
+def messages_of(states: Iterable[tuple[Any, ...]]) -> list[Message]:
+    """Messages as clients see them, of the fields of a MessageChanged each: a page has no need of more objects."""
+    return [
+        Message(
+            number,
+            sender,
+            body,
+            None if metadata is None else Raw(metadata),
+            revision,
+            created := rfc3339(created_at),
+            created if updated_at is None else rfc3339(updated_at),
+            None if deleted_at is None else rfc3339(deleted_at),
         )
+        for number, revision, sender, body, metadata, created_at, updated_at, deleted_at in states
+    ]
 
 
 class ChatChanged(Struct, frozen=True, gc=False):

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
-from msgspec import Raw
-
-from chat_system.model import Application, Chat, FoundMessage, Message, MessageChanged, raw, rfc3339
+from chat_system.model import Application, Chat, FoundMessage, MessageChanged, messages_of, raw, rfc3339
 
 NUMBER_BITS = 32
 NUMBER_MASK = (1 << NUMBER_BITS) - 1
 
 MESSAGE_COLUMNS = (
-    "m.id & 4294967295, m.sender, m.body, m.metadata, m.revision, m.created_at, m.updated_at, m.deleted_at"
+    "m.id & 4294967295, m.revision, m.sender, m.body, m.metadata, m.created_at, m.updated_at, m.deleted_at"
 )
+"""The fields of a MessageChanged."""
 CHAT_COLUMNS = "number, title, metadata, messages_count, revision, created_at, updated_at"
 APPLICATION_COLUMNS = "token, name, chats_count, created_at, updated_at"
 
@@ -26,35 +24,12 @@ def message_id(chat_id: int, number: int) -> int:
 
 def changed(row: Any) -> MessageChanged:
     """A row of MESSAGE_COLUMNS, as projections get it."""
-    number, sender, body, metadata, revision, created_at, updated_at, deleted_at = row
-    return MessageChanged(number, revision, sender, body, metadata, created_at, updated_at, deleted_at)
-
-
-def message(row: Any) -> Message:
-    """A row of MESSAGE_COLUMNS."""
-    return messages([row])[0]
-
-
-def messages(found: Iterable[Any]) -> list[Message]:
-    """Rows of MESSAGE_COLUMNS: what `changed(row).shown()` is, made at once, for the sake of pages."""
-    return [
-        Message(
-            number,
-            sender,
-            body,
-            None if metadata is None else Raw(metadata),
-            revision,
-            created := rfc3339(created_at),
-            created if updated_at is None else rfc3339(updated_at),
-            None if deleted_at is None else rfc3339(deleted_at),
-        )
-        for number, sender, body, metadata, revision, created_at, updated_at, deleted_at in found
-    ]
+    return MessageChanged(*row)
 
 
 def found_message(row: Any) -> FoundMessage:
     """A row of MESSAGE_COLUMNS and the chat's number."""
-    plain = message(row[:-1])
+    (plain,) = messages_of([row[:-1]])
     return FoundMessage(
         plain.number,
         plain.sender,

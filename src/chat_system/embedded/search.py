@@ -17,8 +17,8 @@ from typing import Any
 from chat_system import telemetry
 from chat_system.embedded import unindexed
 from chat_system.embedded.database import INLINE_MAX_BYTES, Database
-from chat_system.embedded.rows import MESSAGE_COLUMNS, NUMBER_MASK, found_message, message, message_id
-from chat_system.model import ApplicationId, FoundMessage, Message
+from chat_system.embedded.rows import MESSAGE_COLUMNS, NUMBER_MASK, found_message, message_id
+from chat_system.model import ApplicationId, FoundMessage, Message, messages_of
 from chat_system.ports import Entry, Found
 
 RECENT_MESSAGES = 2_000
@@ -35,10 +35,10 @@ SAMPLED_MESSAGES = 200
 """How many of the newest messages show which trigrams are rare."""
 
 IN_THREAD = INLINE_MAX_BYTES + 1
+"""The size of a write that must not run on the event loop."""
 MERGES_PER_BATCH = 12
 """At most, so that a merge of the largest segments does not keep new messages waiting: it goes on after the next batch.
 Each page is merged once for each size of segments, and a batch of 200 messages has about ten pages."""
-"""The size of a write that must not run on the event loop."""
 
 END = 2**63 - 1
 
@@ -176,7 +176,7 @@ def _in_chat(connection: sqlite3.Connection, chat_id: int, folded: str, high: in
                 parameters |= {"low": start, "high": known + 1, "limit": limit - len(found)}
                 parameters = _with_trigrams(connection, _SAMPLE_CHAT, parameters)
                 found += _merge(connection, (_INDEXED_CHAT, _QUEUED_CHAT), parameters, key=0)
-    return [message(row) for row in found]
+    return messages_of(found)
 
 
 def _in_application(connection: sqlite3.Connection, parameters: dict[str, Any]) -> list[tuple[Found, FoundMessage]]:

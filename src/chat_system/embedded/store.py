@@ -32,6 +32,7 @@ from chat_system.model import (
     Once,
     Receipt,
     Window,
+    messages_of,
     rfc3339,
 )
 from chat_system.ports import ApplicationWindow, Discrepancy
@@ -194,7 +195,7 @@ class EmbeddedStore:
         )
         if not found:
             raise NotFound
-        return rows.message(found[0])
+        return messages_of(found)[0]
 
     async def messages(self, application: ApplicationId, chat: int, window: Window) -> Sequence[Message]:
         """See `ports.Store.messages`."""
@@ -208,7 +209,7 @@ class EmbeddedStore:
                 window.limit,
             ),
         )
-        return rows.messages(_arrange(found, window))
+        return messages_of(_arrange(found, window))
 
     async def changes(self, application: ApplicationId, chat: int, after: int, limit: int) -> Sequence[Message]:
         """See `ports.Store.changes`."""
@@ -222,7 +223,7 @@ class EmbeddedStore:
             found = self._database.read(_CHANGES, parameters)
         else:
             found = await self._database.scan(lambda connection: connection.execute(_CHANGES, parameters).fetchall())
-        return rows.messages(found)
+        return messages_of(found)
 
     async def revision(self, application: ApplicationId, chat: int) -> int:
         """See `ports.Store.revision`."""

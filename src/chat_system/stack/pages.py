@@ -16,7 +16,7 @@ from operator import attrgetter
 from typing import TypeVar
 
 from chat_system.errors import NotFound
-from chat_system.model import NUMBER_MAX, ApplicationId, Chat, Message, MessageChanged, Window
+from chat_system.model import NUMBER_MAX, ApplicationId, Chat, Message, MessageChanged, Window, messages_of
 from chat_system.stack import rows
 from chat_system.stack.mysql import Database
 from chat_system.stack.rows import CHAT_COLUMNS, MESSAGE_COLUMNS
@@ -150,7 +150,7 @@ class Pages:
             if tail.warm:
                 return _arranged(await self._warm_messages(application, chat, window, tail), window)
             found = await self._read_messages(application, chat, *_bounds(window), window)
-            page = sorted(rows.messages(found), key=attrgetter("number"))
+            page = sorted(messages_of(found), key=attrgetter("number"))
             # Whoever posted just now may have been applied before the one before them: then there is a tail by now.
             attempts += 1
             if attempts == ATTEMPTS or not _has_gap([message.number for message in page], window):
@@ -175,7 +175,7 @@ class Pages:
                 break
         if not found:
             await self._stored_revision(application, chat)
-        return rows.messages(found)
+        return messages_of(found)
 
     async def _warm_messages(
         self, application: ApplicationId, chat: int, window: Window, tail: ChatTail
@@ -183,12 +183,12 @@ class Pages:
         low, high = _range(window, tail.last)
         if not tail.messages:
             found = await self._read_messages(application, chat, low - 1, high + 1, window) if low <= high else []
-            return rows.messages(reversed(found) if window.from_end else found)
+            return messages_of(reversed(found) if window.from_end else found)
         missing = [number for number in range(low, high + 1) if number not in tail.messages]
         page = {}
         if missing:
             found = await self._read_messages(application, chat, missing[0] - 1, missing[-1] + 1, window)
-            page = {message.number: message for message in rows.messages(found)}
+            page = {message.number: message for message in messages_of(found)}
         # What came into MySQL since is as the tail has it, or later.
         for number, state in tail.messages.items():
             if low <= number <= high and (number not in page or page[number].revision < state.revision):

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
-
-from msgspec import Raw
 
 from chat_system.model import (
     Application,
     Chat,
     ChatChanged,
     KeyUsed,
-    Message,
     MessageChanged,
     Once,
     Receipt,
@@ -21,6 +17,7 @@ from chat_system.model import (
 )
 
 MESSAGE_COLUMNS = "number, revision, sender, body, metadata, created_at, updated_at, deleted_at"
+"""The fields of a MessageChanged."""
 CHAT_COLUMNS = "number, title, metadata, messages_count, revision, version, created_at, updated_at"
 APPLICATION_COLUMNS = "token, name, chats_count, created_at, updated_at"
 RECEIPT_COLUMNS = "application_id, once, fingerprint, number, revision, count, created_at, expires_at"
@@ -31,28 +28,6 @@ Row = tuple[Any, ...]
 def changed(row: Row) -> MessageChanged:
     """A row of MESSAGE_COLUMNS, as projections get it."""
     return MessageChanged(*row)
-
-
-def message(row: Row) -> Message:
-    """A row of MESSAGE_COLUMNS."""
-    return messages([row])[0]
-
-
-def messages(found: Iterable[Row]) -> list[Message]:
-    """Rows of MESSAGE_COLUMNS."""
-    return [
-        Message(
-            number,
-            sender,
-            body,
-            None if metadata is None else Raw(metadata),
-            revision,
-            created := rfc3339(created_at),
-            created if updated_at is None else rfc3339(updated_at),
-            None if deleted_at is None else rfc3339(deleted_at),
-        )
-        for number, revision, sender, body, metadata, created_at, updated_at, deleted_at in found
-    ]
 
 
 def chat_changed(row: Row) -> ChatChanged:
