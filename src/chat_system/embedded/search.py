@@ -36,9 +36,9 @@ SAMPLED_MESSAGES = 200
 
 IN_THREAD = INLINE_MAX_BYTES + 1
 """The size of a write that must not run on the event loop."""
-MERGES_PER_BATCH = 8
+MERGES_PER_BATCH = 12
 """At most, so that a merge of the largest segments does not keep new messages waiting: it goes on after the next batch.
-Each page is merged once for each size of segments, and a batch of 400 messages has about 20 pages."""
+Each page is merged once for each size of segments, and a batch of 200 messages has about ten pages."""
 
 END = 2**63 - 1
 

@@ -26,8 +26,8 @@ from chat_system.embedded.database import Insert, Transaction
 from chat_system.embedded.rows import MESSAGE_COLUMNS, NUMBER_BITS, NUMBER_MASK, message_id
 from chat_system.ports import Backlog
 
-MERGED_PAGES = 32
-"""How many pages of the index are merged at once: two to six milliseconds in which nobody else can write."""
+MERGED_PAGES = 16
+"""How many pages of the index are merged at once: one or two milliseconds in which nobody else can write."""
 
 FALL_BEHIND = Insert("search_behind (chat_id, above, since)", or_else="IGNORE")
 """Of a chat that is posted to: its last number before. If it is behind already, its row is right as it is."""
