@@ -116,6 +116,8 @@ async def test_long_lists_are_paged(serve: BuildHouse, open_window: OpenWindow) 
         await expect(items).to_have_count(count)
         await items.last.scroll_into_view_if_needed()
     await expect(items.last).to_contain_text("chat number 1")
+    # From the top: at the end of one list, more of the next would be fetched at once.
+    await items.first.scroll_into_view_if_needed()
     await window.page.get_by_role("link", name="All applications").click()
     for count in (100, 200, 221):
         await expect(items).to_have_count(count)
