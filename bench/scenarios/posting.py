@@ -44,8 +44,8 @@ class Poster:
             for index, line in enumerate(bench.corpus.messages(0, count))
         )
 
-    def post(self, seconds: float, count: int | None = None) -> Sample:
-        """Post for so long, or so many; and wait until the server has done what it put off."""
+    def post(self, seconds: float, count: int | None = None, *, rest: bool = True) -> Sample:
+        """Post for so long, or so many; and wait, if asked to rest, until the server has done what it put off."""
         load = Load(
             port=self.server.port,
             requests=self.requests,
@@ -58,7 +58,8 @@ class Poster:
         )
         cpu_before_s = self.server.cpu_s()
         answers = self.bench.in_client(run_load, load)
-        self.server.rest()
+        if rest:
+            self.server.rest()
         self.acknowledged += answers.count
         self.number_sum += answers.number_sum
         return {**answers.sample(), **cpu_sample(self.server, cpu_before_s, answers)}

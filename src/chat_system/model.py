@@ -320,6 +320,12 @@ def messages_of(states: Iterable[tuple[Any, ...]]) -> list[Message]:
     ]
 
 
+class MessageNamed(Struct, frozen=True, gc=False):
+    """A message that has changed, for a projection that reads its latest state itself."""
+
+    number: int
+
+
 class ChatChanged(Struct, frozen=True, gc=False):
     """A chat's own fields. `version` counts its changes, from 1: the highest is the latest."""
 
@@ -345,7 +351,7 @@ class KeyUsed(Struct, frozen=True, gc=False):
     expires_at: int | None
 
 
-Fact = MessageChanged | ChatChanged | ChatCounted | KeyUsed
+Fact = MessageChanged | MessageNamed | ChatChanged | ChatCounted | KeyUsed
 
 
 class Window(Struct, frozen=True):

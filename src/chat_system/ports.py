@@ -43,7 +43,7 @@ class Entry(Struct, frozen=True, gc=False):
 
     @property
     def message(self) -> MessageChanged:
-        """The fact, of an entry of the search projection: that one is about messages only."""
+        """The fact, where it is known to be a message with its state."""
         assert isinstance(self.fact, MessageChanged)  # noqa: S101 - a projection was handed what is not its own
         return self.fact
 
@@ -87,8 +87,8 @@ class Source(Protocol):
         """Up to `limit` entries that the projection has not acknowledged; waits for nothing.
 
         Those of a chat come by number, and chats in an order in which none starves. The search projection reads
-        messages only. Of a message that changed
-        several times, one entry with its latest state is enough. Entries that were set aside are left out.
+        messages only, or only their names where the index lies beside them. Of a message that changed several times,
+        one entry with its latest state is enough. Entries that were set aside are left out.
         """
 
     async def acknowledge(self, projection: Projection, entries: Sequence[Entry]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from chat_system.model import Application, Chat, FoundMessage, MessageChanged, messages_of, raw, rfc3339
+from chat_system.model import Application, Chat, FoundMessage, messages_of, raw, rfc3339
 
 NUMBER_BITS = 32
 NUMBER_MASK = (1 << NUMBER_BITS) - 1
@@ -20,11 +20,6 @@ APPLICATION_COLUMNS = "token, name, chats_count, created_at, updated_at"
 def message_id(chat_id: int, number: int) -> int:
     """The key of a message: chats lie one after another, and messages in a chat by number."""
     return chat_id << NUMBER_BITS | number
-
-
-def changed(row: Any) -> MessageChanged:
-    """A row of MESSAGE_COLUMNS, as projections get it."""
-    return MessageChanged(*row)
 
 
 def found_message(row: Any) -> FoundMessage:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from chat_system import telemetry
@@ -39,6 +40,9 @@ IN_THREAD = INLINE_MAX_BYTES + 1
 MERGES_PER_BATCH = 12
 """At most, so that a merge of the largest segments does not keep new messages waiting: it goes on after the next batch.
 Each page is merged once for each size of segments, and a batch of 200 messages has about ten pages."""
+MERGED_PAGES_MIN = 16
+MESSAGES_PER_MERGED_PAGE = 12
+"""So many pages are merged at once that it takes about as long as indexing the batch did."""
 
 END = 2**63 - 1
 
@@ -116,9 +120,10 @@ class EmbeddedSearch:
         keys = [int(entry.position) for entry in entries]
         await self._database.write(lambda transaction: unindexed.index(transaction, keys), size=IN_THREAD)
         telemetry.INDEXED.inc(len(entries))
+        merge = partial(unindexed.merge, pages=max(MERGED_PAGES_MIN, len(keys) // MESSAGES_PER_MERGED_PAGE))
         # Each piece is a transaction of its own: whoever posts goes between two of them.
         for _ in range(MERGES_PER_BATCH):
-            if not await self._database.write(unindexed.merge, size=IN_THREAD):
+            if not await self._database.write(merge, size=IN_THREAD):
                 break
 
     async def in_chat(

@@ -23,11 +23,8 @@ from typing import Any
 from msgspec import json
 
 from chat_system.embedded.database import Insert, Transaction
-from chat_system.embedded.rows import MESSAGE_COLUMNS, NUMBER_BITS, NUMBER_MASK, message_id
+from chat_system.embedded.rows import NUMBER_BITS, NUMBER_MASK, message_id
 from chat_system.ports import Backlog
-
-MERGED_PAGES = 16
-"""How many pages of the index are merged at once: one or two milliseconds in which nobody else can write."""
 
 FALL_BEHIND = Insert("search_behind (chat_id, above, since)", or_else="IGNORE")
 """Of a chat that is posted to: its last number before. If it is behind already, its row is right as it is."""
@@ -46,7 +43,8 @@ _CHANGE = f"""
     INSERT INTO search_queue (id, indexed_as, queued_at) SELECT :id, :indexed_as, :at WHERE {_QUEUED} OR NOT {_ABOVE}
     ON CONFLICT (id) DO UPDATE SET error = NULL"""
 
-_ENTRY_COLUMNS = f"m.id, m.application_id, chats.number, {MESSAGE_COLUMNS}"
+# Not the message itself: the statement that indexes it reads it, and here it would be made into objects for nothing.
+_ENTRY_COLUMNS = "m.id, m.application_id, chats.number"
 _READ_CHANGED = f"""
     SELECT {_ENTRY_COLUMNS}
     FROM search_queue q JOIN messages m ON m.id = q.id JOIN chats ON chats.id = m.id >> {NUMBER_BITS}
@@ -124,7 +122,7 @@ def change(transaction: Transaction, key: int, indexed_as: str | None) -> None:
 
 
 def read(connection: sqlite3.Connection, after: int, limit: int) -> list[Any]:
-    """The next `limit` messages by key after this one, as rows of key, application, chat number, MESSAGE_COLUMNS."""
+    """The next `limit` messages by key after this one, as rows of key, application, chat number."""
     parameters = {"after": after, "limit": limit}
     rows = connection.execute(_READ_CHANGED, parameters).fetchall()
     rows += connection.execute(_READ_POSTED, parameters).fetchall()
@@ -149,14 +147,14 @@ def index(transaction: Transaction, keys: Iterable[int]) -> None:
         transaction.execute(sql, parameters)
 
 
-def merge(transaction: Transaction) -> bool:
-    """Merge a piece of the index' segments, so that searches look into few of them; False when none need it.
+def merge(transaction: Transaction, pages: int) -> bool:
+    """Merge so many pages of the index' segments, so that searches look into few of them; False when none need it.
 
     FTS5 counts the changed rows of its tables by SQLite's `total_changes`, and says that fewer than two mean that
     nothing was left to do (https://www.sqlite.org/fts5.html, "The 'merge' Command").
     """
     (before,) = transaction.lookup("SELECT total_changes()")
-    transaction.execute("INSERT INTO search (search, rank) VALUES ('merge', ?)", (MERGED_PAGES,))
+    transaction.execute("INSERT INTO search (search, rank) VALUES ('merge', ?)", (pages,))
     (after,) = transaction.lookup("SELECT total_changes()")
     return bool(after - before >= 2)
 

@@ -275,6 +275,7 @@ def write(application: ApplicationId, chat: int, fact: Fact) -> tuple[bytes, byt
         return b"c", encode([head, ChatContent(fact.title, fact.metadata, fact.created_at)])
     if isinstance(fact, ChatCounted):
         return b"n", encode([[COUNT, application, chat, 0, fact.revision, fact.messages_count], None])
+    assert isinstance(fact, KeyUsed)  # noqa: S101 - this house's entries carry the state, and none only names it
     head = [KEY, application, chat, fact.receipt.number, fact.receipt.revision, fact.receipt.at]
     content = KeyContent(fact.once.key, fact.once.fingerprint, fact.receipt.count, fact.once.kept_s)
     return b"o", encode([head, content])
