@@ -31,11 +31,11 @@ from chat_system.model import ApplicationId, MessageChanged, fold
 from chat_system.ports import Entry
 from chat_system.settings import Settings
 from chat_system.stack import values
+from chat_system.stack.bulk import pieces as bulk_pieces
 from chat_system.stack.elasticsearch import Elasticsearch
 from chat_system.stack.indices import Indices
 from chat_system.stack.mysql import Address
 from chat_system.stack.search import AT_ONCE
-from chat_system.stack.search import _pieces as bulk_pieces
 
 PIECE = 10_000
 """Messages that are written together."""

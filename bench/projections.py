@@ -32,11 +32,11 @@ from bench.measure import Sample, Wrong
 from chat_system.model import MessageChanged
 from chat_system.ports import Entry
 from chat_system.settings import Settings
+from chat_system.stack.bulk import pieces as bulk_pieces
 from chat_system.stack.elasticsearch import Elasticsearch
 from chat_system.stack.indices import Indices
 from chat_system.stack.mysql import Address
 from chat_system.stack.search import AT_ONCE
-from chat_system.stack.search import _pieces as bulk_pieces
 from chat_system.wiring import LANES, SEARCH_BATCH, STORE_BATCH, open_house
 from chat_system.worker import collect_seldom
 

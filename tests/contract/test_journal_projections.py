@@ -141,6 +141,7 @@ async def test_of_what_changed_several_times_the_latest_state_is_read(
     await ports.delete(application, chat, 2)
     check_states(await ports.journal.read(SEARCH, MANY), await ports.all_messages(application, chat))
     await drain(ports)
+    await ports.until_searchable()
     found = await ports.search.in_chat(application, chat, "e", before=None, limit=MANY)
     assert [(message.number, message.body) for message in found] == [(3, "three"), (1, "second edit")]
 

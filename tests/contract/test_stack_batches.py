@@ -1,19 +1,25 @@
-"""What the store's projection is handed: whole stream entries where it can be, and single facts where it must."""
+"""What the projections are handed: whole stream entries where it can be, and single facts where it must."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
 import pytest
 
-from chat_system.model import ApplicationId, ChatCounted, Window
+from chat_system.model import ApplicationId, ChatCounted, NewMessage, PostMessages, Window
 from chat_system.ports import Entry, Projection
 from chat_system.stack import consuming
 from chat_system.stack.batches import Batch
+from chat_system.stack.bulk import expected, pieces
 from chat_system.stack.consuming import _runs
 from tests.contract.houses import OPENERS, OpenHouse
 
 pytestmark = pytest.mark.skipif("stack" not in OPENERS, reason="only the stack house has stream entries")
 
 STORE: Projection = "store"
+SEARCH: Projection = "search"
 MANY = 1_000
 BODIES = ["one", 'two "quoted"', "three\\", "four\n\f\x01", "五"]
 
@@ -51,6 +57,46 @@ async def test_stream_entries_are_handed_out_whole_as_far_as_they_fit(stack: Ope
     await stack.journal.acknowledge(STORE, first)
     await stack.journal.acknowledge(STORE, second)
     await check_stored(stack, application, chat)
+
+
+async def test_the_index_is_handed_messages_only(stack: OpenHouse) -> None:
+    """Whole stream entries as well, without their counts; what is in none of them is acknowledged unread."""
+    application, chat = await stack.new_chat()
+    await stack.settle()
+    await stack.post(application, chat, *BODIES)
+    await stack.open_chat(application)
+    batch = await stack.journal.read(SEARCH, MANY)
+    assert isinstance(batch, Batch)
+    assert [entry.message.body for entry in batch] == BODIES
+    await stack.search.apply(batch)
+    await stack.journal.acknowledge(SEARCH, batch)
+    assert (await stack.journal.backlog(SEARCH)).entries == 0
+
+
+async def test_a_document_is_the_same_from_a_whole_entry_as_from_a_single_fact(stack: OpenHouse) -> None:
+    """Posted, imported, edited or deleted; with and without sender and metadata; folded or not."""
+    application, chat = await stack.new_chat()
+    await stack.settle()
+    posted = [NewMessage("Straße"), NewMessage("plain", "ada", {"ä": 1})]
+    await stack.journal.append(application, PostMessages(chat, posted))
+    await stack.journal.append(application, PostMessages(chat, posted, [1_000, 2_000]))
+    await stack.edit(application, chat, 1, "Edited")
+    await stack.delete(application, chat, 3)
+    batch = await stack.journal.read(SEARCH, MANY)
+    assert isinstance(batch, Batch)
+    singles = list(batch)
+    assert len(singles) == len(batch) == 6
+    assert documents(batch) == documents(singles)
+    assert [documents([entry])[1][0] for entry in singles] == [
+        expected(application, chat, entry.message) for entry in singles
+    ]
+
+
+def documents(entries: Sequence[Entry]) -> tuple[list[str], list[Any]]:
+    """Where they go with which version, and the documents, by place and version."""
+    lines = [msgspec.json.decode(line) for _, body in pieces(entries) for line in body.splitlines()]
+    pairs = sorted(zip(lines[::2], lines[1::2], strict=True), key=lambda pair: str(pair[0]))
+    return [str(target) for target, _ in pairs], [document for _, document in pairs]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 7])

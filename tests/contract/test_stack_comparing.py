@@ -10,8 +10,9 @@ import pytest
 
 from chat_system.model import ApplicationId
 from chat_system.stack import documents
+from chat_system.stack.bulk import REVISION_BITS
 from chat_system.stack.comparing import compare_index
-from chat_system.stack.search import REVISION_BITS, StackSearch
+from chat_system.stack.search import StackSearch
 from tests.contract.houses import OPENERS, OpenHouse
 
 pytestmark = pytest.mark.skipif("stack" not in OPENERS, reason="only the stack house has an index of its own")

@@ -14,6 +14,7 @@ from msgspec import structs
 from chat_system.errors import ConfigurationError, NotFound, Unavailable
 from chat_system.model import ApplicationId, MessageChanged
 from chat_system.ports import Entry, Found
+from chat_system.stack import bulk
 from chat_system.stack import search as room
 from chat_system.stack.elasticsearch import Elasticsearch
 from chat_system.stack.indices import Indices
@@ -191,7 +192,7 @@ async def test_what_a_later_epoch_of_the_journal_tells_wins_over_any_earlier_rev
 
 async def test_more_than_one_request_holds_is_applied_whole(index: StackSearch) -> None:
     """By number of messages and by their size: the largest bodies, in which each character grows when encoded."""
-    many = [entry(number, f"small {number}") for number in range(1, 2 * room.REQUEST_MAX_DOCUMENTS + 2)]
+    many = [entry(number, f"small {number}") for number in range(1, 2 * bulk.REQUEST_MAX_DOCUMENTS + 2)]
     large = [entry(number, "\x01" * (64 * 1024 - 1) + "A") for number in range(len(many) + 1, len(many) + 8)]
     await index.apply([*many, *large])
     assert len(await numbers(index, "small")) == len(many)

@@ -1,8 +1,8 @@
-"""What the store's projection is handed: the facts of whole stream entries, unpacked by columns.
+"""What the projections are handed: the facts of whole stream entries, unpacked by columns.
 
-An object for each fact costs about as much time as MySQL needs for its row. So posted messages and counts stay the
-tuples that a decoder makes of a whole field, and nobody looks at them one by one. Who nevertheless wants single
-entries, because one of them can't be applied, gets them: they are made when they are first asked for.
+An object for each fact costs about as much time as MySQL needs for its row. So messages and counts stay the tuples
+that a decoder makes of a whole field. Who nevertheless wants single entries, because one of them can't be applied, gets
+them: they are made when they are first asked for.
 
 Not promised: that every stream entry can be had so. One that holds what can't be read, or that another consumer has
 applied in part, is taken apart by `consuming` at once.
@@ -44,13 +44,28 @@ _decode_counts = msgspec.msgpack.Decoder(list[Count]).decode
 class Flush:
     """A stream entry of which facts are held: how many are left, how many count, and about what they weigh."""
 
-    __slots__ = ("counts", "facts", "fields", "identifier", "left", "messages", "others", "partition", "prefix", "size")
+    __slots__ = (
+        "counts",
+        "facts",
+        "fields",
+        "identifier",
+        "left",
+        "messages",
+        "only_messages",
+        "others",
+        "partition",
+        "prefix",
+        "size",
+    )
 
-    def __init__(self, partition: int, identifier: str, fields: Sequence[bytes]) -> None:
+    def __init__(
+        self, partition: int, identifier: str, fields: Sequence[bytes], *, only_messages: bool = False
+    ) -> None:
         self.partition = partition
         self.identifier = identifier
         self.prefix = f"{partition}/{identifier}/"
         self.fields = fields
+        self.only_messages = only_messages
         self.facts = 0
         self.left = 0
         self.size = 0
@@ -69,6 +84,8 @@ class Flush:
                 if kind == MESSAGES:
                     for run in _decode_runs(packed):
                         self.messages += _messages(run)
+                elif self.only_messages:
+                    continue
                 elif kind == COUNTS:
                     self.counts += _decode_counts(packed)
                 else:
@@ -83,8 +100,14 @@ class Flush:
     def entries(self) -> list[Entry]:
         """All facts of a stream entry that could be unpacked, each with its own position."""
         entries: list[Entry] = []
+        first = 1
         for kind, packed in self.kinds():
-            entries += _entries(self.prefix, facts.read(kind, packed), len(entries) + 1)
+            if self.only_messages and kind != MESSAGES:
+                first += facts.size(packed)
+                continue
+            places = facts.read(kind, packed)
+            entries += _entries(self.prefix, places, first)
+            first += len(places)
         return entries
 
 

@@ -4,8 +4,8 @@ What was read and not acknowledged is held, here and in Redis' list of what is p
 consumer held that has died goes to the others. A stream entry holds the facts of one flush, so it is acknowledged
 in Redis when the last of them was.
 
-The store's projection gets whole stream entries where it can (`batches`); whatever has to be dealt with fact by fact is
-taken apart.
+The projections get whole stream entries where they can (`batches`); whatever has to be dealt with fact by fact is taken
+apart.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from chat_system.stack.batches import MESSAGES, Batch, Flush, in_order
 from chat_system.stack.redis import Redis, Script
 from chat_system.telemetry import SET_ASIDE_TOTAL, log
 
-STORE, SEARCH = "store", "search"
+PROJECTIONS = STORE, SEARCH = "store", "search"
 
 NOTHING = facts.encode([])
 
@@ -94,7 +94,7 @@ class Consumer:
         return len(self._held) + self._whole_facts >= count
 
     async def read(self, limit: int) -> Sequence[Entry]:
-        """See `ports.Journal.read`. The store gets fewer than there are rather than a stream entry in parts."""
+        """See `ports.Journal.read`. A projection gets fewer than there are rather than a stream entry in parts."""
         while not self.holds(limit) and self._held_bytes < self.held_max_bytes and await self._fetch():
             pass
         first = next(iter(self._whole.values()), None)
@@ -197,20 +197,21 @@ class Consumer:
         return more
 
     async def _hold(self, partition: int, identifier: str, fields: list[bytes], applied: set[int], done: _Done) -> None:
-        flush = Flush(partition, identifier, fields)
+        flush = Flush(partition, identifier, fields, only_messages=self.group != STORE)
         if flush.prefix in self._open:
             return
-        if self.group == STORE and not applied and flush.unpack():
-            self._whole[flush.prefix] = flush
-            self._whole_facts += flush.left
+        if self.group in PROJECTIONS and not applied and flush.unpack():
+            if flush.left:
+                self._whole[flush.prefix] = flush
+                self._whole_facts += flush.left
         else:
             flush = Flush(partition, identifier, fields)
             entries = await self._read_each(flush, applied)
-            if not entries:
-                done.setdefault(partition, []).append((identifier, flush.facts, []))
-                return
             flush.left = len(entries)
             self._held.update((entry.position, (entry, flush)) for entry in entries)
+        if not flush.left:
+            done.setdefault(partition, []).append((identifier, flush.facts, []))
+            return
         self._open.add(flush.prefix)
         self._held_bytes += flush.size
 

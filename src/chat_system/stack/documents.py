@@ -14,7 +14,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 
 from chat_system.model import ApplicationId
 from chat_system.ports import Discrepancy
-from chat_system.stack.search import StackSearch, expected
+from chat_system.stack.bulk import expected
+from chat_system.stack.search import StackSearch
 from chat_system.stack.store import Held, StackStore
 
 LOOKS = 5

@@ -10,24 +10,19 @@ Not promised: that a search sees what was just applied. The index shows it withi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
-from msgspec import Struct, json
-
 from chat_system.errors import Unavailable
-from chat_system.model import ApplicationId, FoundMessage, Message, MessageChanged, fold, raw, rfc3339
+from chat_system.model import ApplicationId, FoundMessage, Message, raw, rfc3339
 from chat_system.ports import Entry, Found
+from chat_system.stack.bulk import REVISION_MASK, Target, pieces, room
 from chat_system.stack.elasticsearch import MISSING, Elasticsearch, Missing, Starting, blames_the_document
 from chat_system.stack.indices import Indices
 from chat_system.telemetry import INDEXED, log
 
-REQUEST_MAX_BYTES = 1_000_000
-"""Of one bulk request. aiohttp warns of bodies over 1 MiB, and larger ones were no faster."""
-
-REQUEST_MAX_DOCUMENTS = 1_250
 AT_ONCE = 4
 """Bulk requests of one `apply` under way together: the bodies of some are made while Elasticsearch takes others."""
 
@@ -46,45 +41,17 @@ GRAM = 3
 CONFLICT = 409
 
 _OUTCOMES = "items.*.status,items.*.error.type,items.*.error.reason"
-_LINES = b'{"index":{"_id":"%d:%d:%d","routing":"%d","version":%d,"version_type":"external"}}\n%b\n'
-_encode = json.Encoder().encode
 
 
 ATTEMPTS = 10
 STARTING_S = 0.2
 """A search that comes while a shard is just starting waits for it, for two seconds in all."""
 
-REVISION_BITS = 40
-"""Room for the revisions of a chat in a document's version; the epoch stands above them."""
-
-REVISION_MASK = (1 << REVISION_BITS) - 1
 REVISIONS_AT_ONCE = 5_000
 
 
 class Rejected(Exception):
     """Elasticsearch refuses a document for what is in it."""
-
-
-class _Shown(Struct, omit_defaults=True, gc=False):
-    """The rest of what a reader gets to see; `body` where it is not the folded text."""
-
-    revision: int
-    sender: str | None
-    metadata: str | None
-    updated_at: int | None
-    body: str | None = None
-
-
-class _Document(Struct, omit_defaults=True, gc=False):
-    """What is indexed of a message; a tombstone has no text and nothing to show."""
-
-    room: str
-    chat: int
-    number: int
-    created_at: int
-    folded: str | None = None
-    message: _Shown | None = None
-    deleted: bool = False
 
 
 class StackSearch:
@@ -132,18 +99,18 @@ class StackSearch:
         free = asyncio.Semaphore(AT_ONCE)
         errors: list[Exception] = []
 
-        async def send(piece: Sequence[Entry], body: bytes) -> None:
+        async def send(targets: Sequence[Target], body: bytes) -> None:
             try:
-                await self._send(alias, piece, body)
+                await self._send(alias, targets, body)
             except Exception as error:  # noqa: BLE001 - raised below, when the others have ended
                 errors.append(error)
             finally:
                 free.release()
 
         async with asyncio.TaskGroup() as group:
-            for piece, body in _pieces(entries):
+            for targets, body in pieces(entries):
                 await free.acquire()
-                group.create_task(send(piece, body))
+                group.create_task(send(targets, body))
                 # Elasticsearch shall work on it while the next body is made.
                 await asyncio.sleep(LEAVE_S)
         # While a part is away nothing is anyone's fault yet.
@@ -155,7 +122,7 @@ class StackSearch:
     ) -> Sequence[Message]:
         """See `ports.SearchIndex.in_chat`."""
         await self._require_chat(application, chat)
-        wanted = [{"term": {"room": f"{application}:{chat}"}}, _contains(folded)]
+        wanted = [{"term": {"room": room(application, chat)}}, _contains(folded)]
         if before is not None:
             wanted.append({"range": {"number": {"lt": before}}})
         hits = await self._search(application, wanted, limit=limit, sort=[{"number": "desc"}])
@@ -252,7 +219,7 @@ class StackSearch:
                 allow_partial_search_results=False,
             )
 
-    async def _send(self, alias: str, piece: Sequence[Entry], body: bytes) -> None:
+    async def _send(self, alias: str, targets: Sequence[Target], body: bytes) -> None:
         answer = await self.elasticsearch.ask(
             "POST",
             f"/{alias}/_bulk",
@@ -263,11 +230,11 @@ class StackSearch:
             filter_path=_OUTCOMES,
         )
         items = [item["index"] for item in answer["items"]]
-        if len(items) != len(piece):
+        if len(items) != len(targets):
             raise Unavailable("Elasticsearch is away: it answered for some of the documents only.")
         failed = [
-            (entry, item)
-            for entry, item in zip(piece, items, strict=True)
+            (target, item)
+            for target, item in zip(targets, items, strict=True)
             if item["status"] >= 300 and item["status"] != CONFLICT
         ]
         for _, item in failed:
@@ -275,8 +242,8 @@ class StackSearch:
                 raise Missing(MISSING, item["error"]["type"], item["error"]["reason"])
             if not blames_the_document(item["status"], item["error"]["type"]):
                 raise Unavailable(f"Elasticsearch is away ({item['status']} {item['error']['type']}).")
-        for entry, item in failed:
-            where = f"application {entry.application}, chat {entry.chat}, message {entry.message.number}"
+        for target, item in failed:
+            where = "application {}, chat {}, message {}".format(*target.id.split(":"))
             raise Rejected(f"{where}: {item['error']['type']}: {item['error']['reason']}")
 
     async def _search(
@@ -324,64 +291,6 @@ class StackSearch:
         )
         found: list[dict[str, Any]] = answer.get("hits", {}).get("hits", [])
         return found
-
-
-def _pieces(entries: Sequence[Entry]) -> Iterator[tuple[Sequence[Entry], bytes]]:
-    """The entries in pieces of one bulk request each, with its body."""
-    lines: list[bytes] = []
-    start = size = 0
-    for end, entry in enumerate(entries):
-        added = _lines(entry)
-        if lines and (size + len(added) > REQUEST_MAX_BYTES or len(lines) == REQUEST_MAX_DOCUMENTS):
-            yield entries[start:end], b"".join(lines)
-            lines, start, size = [], end, 0
-        lines.append(added)
-        size += len(added)
-    if lines:
-        yield entries[start:], b"".join(lines)
-
-
-def _lines(entry: Entry) -> bytes:
-    application, chat, state = entry.application, entry.chat, entry.message
-    document = _document(application, chat, state)
-    return _LINES % (application, chat, state.number, application, _version(entry), _encode(document))
-
-
-def expected(application: ApplicationId, chat: int, state: MessageChanged) -> Any:
-    """What is to be indexed of a message, as `StackSearch.document` gives it back."""
-    return json.decode(_encode(_document(application, chat, state)))
-
-
-def _document(application: ApplicationId, chat: int, state: MessageChanged) -> _Document:
-    body, metadata = state.body, state.metadata
-    document = _Document(f"{application}:{chat}", chat, state.number, state.created_at)
-    if body is None:
-        document.deleted = True
-    else:
-        document.folded = folded = fold(body)
-        document.message = _Shown(
-            state.revision,
-            state.sender,
-            None if metadata is None else metadata.decode(),
-            state.updated_at,
-            None if folded == body else body,
-        )
-    return document
-
-
-def _version(entry: Entry) -> int:
-    """The document's external version: a later epoch wins over any revision of an earlier one.
-
-    When Redis has lost its data, what was indexed and never stored is overwritten by whatever is given its number.
-    Rows of the store, which have no position, are older than all that the journal still holds.
-    """
-    return _first_version(entry.position.partition("-")[0]) + entry.message.revision
-
-
-@lru_cache(maxsize=1024)
-def _first_version(life: str) -> int:
-    """Of an epoch of a partition, which a position begins with."""
-    return int(life.partition("/")[2] or 0) << REVISION_BITS
 
 
 def _of(application: ApplicationId) -> dict[str, Any]:
