@@ -23,7 +23,10 @@ from bench.stack import Place, StackApi
 from bench.sustained_load import SustainedLoad, run_sustained_load
 from bench.workbench import Workbench
 
-CONNECTIONS = 64
+CONNECTIONS = 256
+"""With 64 the gate never shut: they waited for their answers, each behind Elasticsearch' threads, and the workers for
+them."""
+
 POSTING_TIMEOUT_S = 300.0
 MARK = 20_000
 """Facts: a few batches of each projection."""
