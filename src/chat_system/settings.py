@@ -170,7 +170,7 @@ class Settings:
     )
     max_in_flight: int = _setting(
         1_000,
-        "Requests answered at the same time; further ones get 503. Event streams do not count.",
+        "Requests answered at the same time, by each process; further ones get 503. Event streams do not count.",
         _number(int, 1, 100_000),
     )
     log_level: str = _setting(

@@ -98,14 +98,15 @@ _BOUNDS = ("after", "before")
 def links(
     request: Request, following: dict[str, Any] | None, previous: dict[str, Any] | None, dropped: tuple[str, ...] = ()
 ) -> list[Header]:
-    """The `Link` header: the request's own path and parameters, with some replaced."""
+    """The `Link` header: the request's own path and parameters, with some replaced by numbers or cursors."""
+    replaced = (*dropped, *(following or ()), *(previous or ()))
+    kept = [f"{_quoted(name)}={_quoted(text)}&" for name, text in request.query.items() if name not in replaced]
+    start = f"<{request.raw_path.decode('ascii')}?{''.join(kept)}"
     found = []
-    kept = {name: text for name, text in request.query.items() if name not in dropped}
-    path = request.raw_path.decode("ascii")
     for relation, change in (("next", following), ("prev", previous)):
         if change is not None:
-            query = "&".join([f"{_quoted(name)}={_quoted(str(value))}" for name, value in (kept | change).items()])
-            found.append(f'<{path}?{query}>; rel="{relation}"')
+            query = "&".join([f"{name}={value}" for name, value in change.items()])
+            found.append(f'{start}{query}>; rel="{relation}"')
     return [(b"link", ", ".join(found).encode("ascii"))] if found else []
 
 
