@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 STDIN = 0
 
@@ -37,6 +38,11 @@ async def run_in_background(module: str, task: str) -> str:
     except BaseException:
         process.kill()
         raise
+
+
+def python() -> list[str]:
+    """How to run a module of ours: with what lies in the current folder out of reach, unless it is not for this one."""
+    return [sys.executable] if sys.path[0] in ("", str(Path.cwd())) else [sys.executable, "-P"]
 
 
 def obey(work: Callable[[str], str | None]) -> None:
@@ -64,7 +70,7 @@ def told(when_orphaned: Callable[[], None]) -> bytes:
 
 def _start(module: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603 - a module of ours; what callers sent is no part of it
-        [sys.executable, "-m", module],
+        [*python(), "-m", module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         bufsize=0,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -370,6 +370,42 @@ async def test_a_file_belongs_to_one_server(embedded: OpenHouse, tmp_path: Path)
     await database(embedded).close()
     other = await Database.open(link)
     await other.close()
+
+
+async def test_a_file_that_could_not_be_opened_is_nobody_s(tmp_path: Path) -> None:
+    """Who tries again is not told that it is in use, by himself."""
+    path = tmp_path / "new.sqlite3"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(ConfigurationError, match="can't be used"):
+            await Database.open(path)
+    await (await Database.open(path)).close()
+
+
+async def test_what_the_index_refuses_is_set_aside_and_found_all_the_same(
+    embedded: OpenHouse, tables: sqlite3.Connection, application: ApplicationId, chat: int
+) -> None:
+    """The others of its batch are indexed; searches read the message itself; tried again it is indexed, too."""
+    await embedded.post(application, chat, "one", "two", "three")
+    await embedded.projector(batch=100).drain()
+    for number in (1, 2, 3):
+        await embedded.edit(application, chat, number, f"edited {number}")
+    tables.execute(
+        "CREATE TRIGGER refusing BEFORE DELETE ON search_queue WHEN OLD.id & 255 = 2"
+        " BEGIN SELECT RAISE(ABORT, 'this one is not to be had'); END"
+    )
+    await embedded.projector(batch=100).drain()
+    backlog = await embedded.journal.backlog("search")
+    assert (backlog.entries, backlog.set_aside) == (0, 1)
+    [aside] = await embedded.journal.asides()
+    assert "message 2" in aside.about
+    assert "this one is not to be had" in aside.error
+    found = await embedded.search.in_chat(application, chat, "edited", before=None, limit=10)
+    assert [message.number for message in found] == [3, 2, 1]
+    tables.execute("DROP TRIGGER refusing")
+    assert await embedded.journal.retry("search") == 1
+    await embedded.projector(batch=100).drain()
+    assert (await embedded.journal.backlog("search")).set_aside == 0
 
 
 async def test_closing_waits_for_what_was_submitted(

@@ -377,6 +377,24 @@ async def test_the_index_does_not_wait_for_ever_while_others_edit(
     pytest.fail("400 changes waited, 20 may")
 
 
+@pytest.mark.parametrize(("posts", "limit"), [(1, 100), (10, 5)])
+async def test_a_busy_chat_does_not_starve_an_older_one(
+    embedded: OpenHouse, application: ApplicationId, chat: int, posts: int, limit: int
+) -> None:
+    """Whether a read has room for more than the busy one has, or it has more than any read takes."""
+    busy = await embedded.open_chat(application)
+    await embedded.post(application, busy, "first")
+    await embedded.projector(batch=limit).step()
+    await embedded.post(application, chat, *map(str, range(20)))
+    left = set(range(1, 21))
+    for _ in range(80):
+        await embedded.post(application, busy, *["more"] * posts)
+        entries = await embedded.journal.read("search", limit)
+        await embedded.search.apply(entries)
+        left -= {entry.fact.number for entry in entries if entry.chat == chat}  # type: ignore[union-attr]
+    assert left == set()
+
+
 async def test_many_small_batches_leave_few_segments(
     embedded: OpenHouse, application: ApplicationId, chat: int, tables: sqlite3.Connection
 ) -> None:

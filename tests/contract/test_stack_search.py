@@ -121,6 +121,7 @@ async def test_a_search_before_the_first_message_finds_nothing(search: StackSear
     assert await search.in_chat(APPLICATION, 1, "a", before=None, limit=5) == []
     assert await search.in_application(APPLICATION, "a", after=None, limit=5) == []
     assert await search.count(APPLICATION) == 0
+    assert [one async for one in search.revisions(APPLICATION)] == []
     await search.refresh()
     await search.erase(APPLICATION)
     await search.ping()
@@ -219,6 +220,22 @@ async def test_a_blocked_index_is_away_and_then_takes_all(index: StackSearch) ->
         await index.elasticsearch.ask("PUT", f"/{index.alias}/_settings", {f"index.blocks.{block}": None})
     await index.apply(entries)
     assert await numbers(index, "waits") == [1]
+
+
+async def test_what_stands_in_the_alias_s_place_is_waited_for(search: StackSearch) -> None:
+    """An index of that name, or a second one behind the alias: the operator's to mend, and no message's fault."""
+    ask, entries = search.elasticsearch.ask, [entry(1, "waits"), entry(2, "waits, too")]
+    await ask("PUT", f"/{search.alias}")
+    with pytest.raises(Unavailable):
+        await search.apply(entries)
+    await ask("DELETE", f"/{search.alias}")
+    await search.create()
+    await ask("PUT", f"/{search.alias}-other", {"aliases": {search.alias: {}}})
+    with pytest.raises(Unavailable):
+        await search.apply(entries)
+    await ask("DELETE", f"/{search.alias}-other")
+    await search.apply(entries)
+    assert await numbers(search, "waits") == [2, 1]
 
 
 async def test_a_closed_index_is_away_for_searches_too(index: StackSearch) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 
+from chat_system.stack import facts
 from tests.client import ChatAt
 from tests.conftest import Connect, only
 from tests.faults.conftest import Expose
@@ -147,7 +148,14 @@ async def test_an_entry_that_nobody_can_read_is_set_aside_and_the_others_pass(ex
     with exposed.asking_redis() as client:
         meta, stream = exposed.key(0, "meta"), exposed.key(0, "stream")
         epoch = client.hget(meta, "epoch").decode()
-        for garbage in ({"t": 1, "m": b"\xc1 garbage"}, {"t": 1, "?": b""}, {"nothing": "known"}):
+        head = [facts.POST, 1, 1, 9, 9, 1]
+        no_text = facts.encode([[head, [[None, "no text", None, None]]]]).replace(b"no text", b"\xff" * 7)
+        for garbage in (
+            {"t": 1, "m": b"\xc1 garbage"},
+            {"t": 1, "m": no_text},
+            {"t": 1, "?": b""},
+            {"nothing": "known"},
+        ):
             client.xadd(stream, garbage, id=f"{epoch}-*")
     await chat.post_batch("second", "third")
     await until_set_aside(exposed, "store")

@@ -37,7 +37,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the child's module is found, and where it writes its process id."""
     (tmp_path / "child_of_a_test.py").write_text(CHILD)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     return tmp_path
+
+
+def test_what_lies_in_the_folder_is_not_taken_for_a_part_of_the_program(folder: Path) -> None:
+    """The command, as it is installed, imports nothing of where it is called; no more does a child of it."""
+    (folder / "logging.py").write_text("raise SystemExit('not to be imported')")
+    command = Path(sys.executable).with_name("chat-system")
+    environment = os.environ | {"PYTHONPATH": "", "CHAT_SQLITE_PATH": str(folder / "new.sqlite3")}
+    ended = subprocess.run([command, "migrate"], env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 async def begun(folder: Path) -> int:

@@ -22,7 +22,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from chat_system.errors import ConfigurationError, Unavailable
+from chat_system.model import ApplicationId, MessageChanged
+from chat_system.ports import Entry
 from chat_system.stack.elasticsearch import Elasticsearch, Failure, Missing, Refused, Starting
+from chat_system.stack.search import StackSearch
 
 ITSELF = "x-elastic-product: Elasticsearch"
 COMPATIBLE = "application/vnd.elasticsearch+{}; compatible-with=8"
@@ -46,8 +49,9 @@ class Answering:
         self.heads: list[str] = []
         self.bodies: list[bytes] = []
         self.port = 0
-        lines = (f"HTTP/1.1 {status}", f"content-length: {len(body.encode())}", "connection: close", *headers, "", body)
-        self._answer = "\r\n".join(lines).encode()
+        said = body.encode(errors="surrogateescape")
+        lines = (f"HTTP/1.1 {status}", f"content-length: {len(said)}", "connection: close", *headers, "", "")
+        self._answer = "\r\n".join(lines).encode() + said
 
     @asynccontextmanager
     async def running(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[Answering]:
@@ -140,6 +144,8 @@ async def test_an_address_without_an_account_sends_none() -> None:
         ("429 Too Many Requests", "es_rejected_execution_exception", Unavailable),
         ("500 Internal Server Error", "null_pointer_exception", Unavailable),
         ("503 Service Unavailable", "search_phase_execution_exception", Starting),
+        ("429 Too Many Requests", "search_phase_execution_exception", Unavailable),
+        ("500 Internal Server Error", "search_phase_execution_exception", Unavailable),
     ],
 )
 async def test_each_failure_is_told_apart(status: str, kind: str, becomes: type[Exception]) -> None:
@@ -177,6 +183,42 @@ async def test_a_document_that_is_not_there_is_missing() -> None:
 async def test_success_that_is_not_of_elasticsearch_is_unavailable(body: str, headers: tuple[str, ...]) -> None:
     """An address that belongs to something else never reads as nothing found."""
     assert isinstance(await failure("200 OK", body, *headers), Unavailable)
+
+
+@pytest.mark.parametrize("status", ["404 Not Found", "400 Bad Request", "413 Request Entity Too Large"])
+async def test_a_failure_that_is_not_of_elasticsearch_is_unavailable(status: str) -> None:
+    """A proxy that knows no way to it neither says that something is missing, nor blames what was asked."""
+    assert type(await failure(status, "default backend")) is Unavailable
+
+
+async def test_bytes_that_are_no_text_are_unavailable() -> None:
+    """In a success as in a failure."""
+    assert type(await failure("200 OK", '{"a":"\udcff"}', ITSELF)) is Unavailable
+    assert type(await failure("502 Bad Gateway", '{"error":"\udcff"}', ITSELF)) is Unavailable
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers"),
+    [
+        ("404 Not Found", "default backend", ()),
+        ("400 Bad Request", "<html>The plain HTTP request was sent to HTTPS port</html>", ()),
+        ("400 Bad Request", '{"error":{"type":"validation_exception","reason":"too many shards"}}', (ITSELF,)),
+        ("404 Not Found", '{"error":{"type":"index_not_found_exception","reason":"gone"}}', (ITSELF,)),
+    ],
+)
+async def test_what_is_no_message_s_fault_is_waited_for(status: str, body: str, headers: tuple[str, ...]) -> None:
+    """A request that is refused as a whole says nothing of the documents in it: none is set aside for it."""
+
+    async def known(*_: int) -> None:
+        return
+
+    entries = [Entry("0/1-1/1", ApplicationId(1), 1, MessageChanged(1, 1, None, "text", None, 1_000))]
+    async with (
+        Answering(status, body, *headers).running() as server,
+        asking(f"http://127.0.0.1:{server.port}") as elasticsearch,
+    ):
+        with pytest.raises(Unavailable):
+            await StackSearch(elasticsearch, "messages", known, known).apply(entries)
 
 
 async def test_an_answer_that_does_not_come_is_unavailable_in_time() -> None:

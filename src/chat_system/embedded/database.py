@@ -214,22 +214,22 @@ class Database:
         """
         # By its real name: a link to a file in use must not have a lock of its own.
         path = path.resolve()  # noqa: ASYNC240 - at the start nothing else is waiting
-        lock = None
-        if not shared:
-            lock = _take_lock(path)
-        try:
-            schema.examine(path)
-            if shared:
-                schema.require_current(path)
-            else:
-                schema.migrate(path)
-            return cls(path, lock)
-        except (sqlite3.Error, OSError) as error:
-            raise ConfigurationError(f"The database {path} can't be used: {error}.") from error
-        except BaseException:
-            if lock is not None:
-                os.close(lock)
-            raise
+        with contextlib.ExitStack() as closing:
+            lock = None
+            if not shared:
+                lock = _take_lock(path)
+                closing.callback(os.close, lock)
+            try:
+                schema.examine(path)
+                if shared:
+                    schema.require_current(path)
+                else:
+                    schema.migrate(path)
+                opened = cls(path, lock)
+            except (sqlite3.Error, OSError) as error:
+                raise ConfigurationError(f"The database {path} can't be used: {error}.") from error
+            closing.pop_all()
+            return opened
 
     async def close(self) -> None:
         """Wait for what is being written, and close. Idempotent."""

@@ -8,6 +8,7 @@ read is kept in `unindexed`.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -48,6 +49,9 @@ HELD_MAX_S = 5.0
 
 READ_WHILE_BUSY = 200
 """How many messages are indexed at once while others post: for half a millisecond to two nobody else can write."""
+
+NEXT_CHAT_EVERY = 8
+"""How many reads for the index go by key to one that goes by chat."""
 
 ROW_BYTES = 200
 """About what a message costs beside its text, for deciding where a transaction runs."""
@@ -107,7 +111,8 @@ class EmbeddedJournal:
         self._queued_messages = 0
         self._queued_at = 0.0
         self._read_at = time.monotonic()
-        self._cursor = 0
+        self._cursor = self._chat_cursor = 0
+        self._reads = 0
         self._records: dict[type[Change], Callable[[ApplicationId, Any, Transaction], Receipt]] = {
             PostMessages: self._post,
             EditMessage: self._edit,
@@ -301,18 +306,32 @@ class EmbeddedJournal:
         self._read_at = time.monotonic()
         if self._read_at - self._queued_at < QUIET_S:
             limit = min(limit, READ_WHILE_BUSY)
-        rows = self._database.query(lambda connection: unindexed.read(connection, self._cursor, limit))
-        if not rows and self._cursor:
-            # From the cursor on, then from the start again: whoever queues often starves no one.
-            rows = self._database.query(lambda connection: unindexed.read(connection, 0, limit))
+        rows = self._database.query(lambda connection: self._read_on(connection, limit))
         if rows:
-            self._cursor = rows[-1][0]
             self._queued_messages = max(0, self._queued_messages - len(rows))
         else:
-            self._cursor = 0
             self._queued.clear()
             self._queued_messages = 0
         return [Entry(str(key), application, chat, MessageNamed(key & NUMBER_MASK)) for key, application, chat in rows]
+
+    def _read_on(self, connection: sqlite3.Connection, limit: int) -> list[Any]:
+        """What comes after the last read, and then from the start again.
+
+        Some reads go on with the next chat: one in which more is posted than reads take would starve the others.
+        """
+        self._reads += 1
+        by_chat = self._reads % NEXT_CHAT_EVERY == 0
+        after = self._chat_cursor if by_chat else self._cursor
+        rows = last = unindexed.read(connection, after, limit)
+        if len(rows) < limit and after:
+            last = [row for row in unindexed.read(connection, 0, limit - len(rows)) if row[0] <= after]
+            rows = last + rows
+        end = last[-1][0] if last else 0
+        if by_chat:
+            self._chat_cursor = end | NUMBER_MASK if end else 0
+        else:
+            self._cursor = end
+        return rows
 
     async def acknowledge(self, projection: Projection, entries: Sequence[Entry]) -> None:
         """Nothing is left to do: the search index took the entries out in the transaction that applied them."""

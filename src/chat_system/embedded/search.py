@@ -19,6 +19,7 @@ from chat_system import telemetry
 from chat_system.embedded import unindexed
 from chat_system.embedded.database import INLINE_MAX_BYTES, Database
 from chat_system.embedded.rows import MESSAGE_COLUMNS, NUMBER_MASK, found_message, message_id
+from chat_system.errors import Unavailable
 from chat_system.model import ApplicationId, FoundMessage, Message, messages_of
 from chat_system.ports import Entry, Found
 
@@ -118,7 +119,13 @@ class EmbeddedSearch:
     async def apply(self, entries: Sequence[Entry]) -> None:
         """See `ports.SearchIndex.apply`. What it has taken in is known as indexed in the same transaction."""
         keys = [int(entry.position) for entry in entries]
-        await self._database.write(lambda transaction: unindexed.index(transaction, keys), size=IN_THREAD)
+        try:
+            await self._database.write(lambda transaction: unindexed.index(transaction, keys), size=IN_THREAD)
+        except Unavailable as error:
+            # What is refused for what it is would be refused for ever, and with it the rest of its batch.
+            if isinstance(error.__cause__, sqlite3.IntegrityError | sqlite3.DataError):
+                raise error.__cause__ from None
+            raise
         telemetry.INDEXED.inc(len(entries))
         merge = partial(unindexed.merge, pages=max(MERGED_PAGES_MIN, len(keys) // MESSAGES_PER_MERGED_PAGE))
         # Each piece is a transaction of its own: whoever posts goes between two of them.

@@ -92,7 +92,7 @@ class Flush:
                     places = facts.read(kind, packed)
                     self.others += _entries(self.prefix, places)
                 self.size += len(packed)
-        except (msgspec.MsgspecError, _TakeApart):
+        except (*facts.UNREADABLE, _TakeApart):
             return False
         self.facts = self.left = len(self.messages) + len(self.counts) + len(self.others)
         return True

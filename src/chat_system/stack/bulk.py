@@ -1,8 +1,7 @@
 """Bulk requests: messages as documents of the search index, in pieces of one request each.
 
 A document's version is the message's revision and, above it, the epoch of the journal that it comes from: when Redis
-has lost its data, what was indexed and never stored is overwritten by whatever is given its number. Rows of the store,
-which have no position, are older than all that the journal still holds.
+has lost its data, what was indexed and never stored is overwritten by whatever is given its number.
 
 Whole stream entries are made into documents without an object for each fact in between (`batches`).
 """

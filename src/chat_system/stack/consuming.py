@@ -322,6 +322,12 @@ class Following(Consumer):
         await redis.call(_FOLLOW, [(partition, (group, FOLLOWER_S)) for partition in range(redis.partitions)])
         return following
 
+    async def beginning(self, application: ApplicationId) -> str:
+        """See `reindex.Tailing.beginning`."""
+        partition = self._redis.partition(application)
+        [epoch] = await self._redis.commands([("HGET", self._redis.meta(partition), "epoch")])
+        return f"{partition}/{int(epoch or 0)}-0/0"
+
     async def close(self) -> None:
         """Remove the group, so that the journal is trimmed again."""
         await self._redis.call(_FOLLOW, [(partition, (self.group, 0)) for partition in range(self._redis.partitions)])

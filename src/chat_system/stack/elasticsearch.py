@@ -25,15 +25,20 @@ from chat_system.errors import ConfigurationError, Unavailable
 REQUEST_TIMEOUT_S = 10.0
 CONNECTIONS = 32
 
-MISSING = 404
+MISSING, UNAVAILABLE = 404, 503
 NO_SHARD = "search_phase_execution_exception"
-"""What Elasticsearch says when a shard that it has to ask is not there."""
+"""What Elasticsearch says with 503 when a shard that it has to ask is not there. When one is overloaded it is 429."""
 
 _JSON = "application/vnd.elasticsearch+json; compatible-with=8"
 _LINES = "application/vnd.elasticsearch+x-ndjson; compatible-with=8"
 """Later versions answer as version 8 does."""
 
 _PRODUCT = "x-elastic-product"
+
+_NO_TARGET = "no write index is defined"
+"""How a reason begins that is about what stands behind an alias, though the document is said to be at fault."""
+
+_UNREADABLE = (ValueError, msgspec.DecodeError)
 
 
 class Failure(Exception):
@@ -119,11 +124,15 @@ class Elasticsearch:
         except (aiohttp.ClientError, OSError) as error:
             raise Unavailable("Elasticsearch is away.") from error
         if not 200 <= answer.status < 300:
-            _fail(answer.status, *_told(said, answer.reason or ""))
+            told = _told(said, answer.reason or "")
+            if _PRODUCT not in answer.headers:
+                # A proxy that knows no way to it: neither is anything missing, nor what was sent to blame.
+                raise Unavailable(f"Elasticsearch is away ({answer.status} {told[0]}).")
+            _fail(answer.status, *told)
         self._look_at(answer)
         try:
             return msgspec.json.decode(said)
-        except msgspec.DecodeError as error:
+        except _UNREADABLE as error:
             raise Unavailable("Elasticsearch is away: what it says can't be read.") from error
 
     async def close(self) -> None:
@@ -153,9 +162,9 @@ class Elasticsearch:
             warnings.warn(f"Elasticsearch warns: {warning}", stacklevel=3)
 
 
-def blames_the_document(status: int, kind: str) -> bool:
+def blames_the_document(status: int, kind: str, reason: str = "") -> bool:
     """Whether an answer is about what was sent. After any other failure the same may succeed."""
-    return status in (400, 413) and kind != "index_closed_exception"
+    return status in (400, 413) and kind != "index_closed_exception" and not reason.startswith(_NO_TARGET)
 
 
 class _Cause(msgspec.Struct):
@@ -176,7 +185,7 @@ def _told(said: bytes, otherwise: str) -> tuple[str, str]:
     """Kind and reason of a failure. What stands between us and Elasticsearch says neither in its form."""
     try:
         error = msgspec.json.decode(said, type=_Told).error
-    except msgspec.DecodeError:
+    except _UNREADABLE:
         return otherwise, ""
     if isinstance(error, str):
         return error, ""
@@ -189,7 +198,7 @@ def _fail(status: int, kind: str, reason: str) -> NoReturn:
         raise Missing(status, kind, reason)
     if blames_the_document(status, kind):
         raise Refused(status, kind, reason)
-    away = Starting if kind == NO_SHARD else Unavailable
+    away = Starting if kind == NO_SHARD and status == UNAVAILABLE else Unavailable
     raise away(f"Elasticsearch is away ({status} {kind}).") from Failure(status, kind, reason)
 
 

@@ -192,7 +192,8 @@ class Unreadable(Struct):
     error: Exception
 
 
-_UNREADABLE = (ValueError, msgspec.MsgspecError)
+UNREADABLE = (ValueError, msgspec.MsgspecError)
+"""What a decoder raises: bytes that are no UTF-8 are a ValueError."""
 
 
 def read(kind: bytes, packed: bytes) -> Sequence[Place | Unreadable]:
@@ -202,7 +203,7 @@ def read(kind: bytes, packed: bytes) -> Sequence[Place | Unreadable]:
         return [Unreadable(packed, ValueError(f"{kind!r} is no kind of fact"))]
     try:
         return reader(packed)
-    except _UNREADABLE:
+    except UNREADABLE:
         return _read_each(reader, packed)
 
 
@@ -210,7 +211,7 @@ def size(packed: bytes) -> int:
     """How many facts a field has, of a kind other than messages."""
     try:
         return len(_decode_states(packed))
-    except _UNREADABLE:
+    except UNREADABLE:
         return 1
 
 
@@ -219,12 +220,12 @@ def _read_each(reader: Reader, packed: bytes) -> Sequence[Place | Unreadable]:
     places: list[Place | Unreadable] = []
     try:
         states = [bytes(state) for state in _decode_states(packed)]
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         return [Unreadable(packed, error)]
     for state in chain.from_iterable(map(_apart, states)) if reader is _read_messages else states:
         try:
             places += reader(ARRAY_OF_ONE + state)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             places.append(Unreadable(state, error))
     return places
 
@@ -234,7 +235,7 @@ def _apart(state: bytes) -> list[bytes]:
     try:
         run = decode_raw_run(state)
         return [run.only(index) for index in range(len(run.contents))]
-    except _UNREADABLE:
+    except UNREADABLE:
         return [state]
 
 

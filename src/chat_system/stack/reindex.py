@@ -71,6 +71,9 @@ class Tailing(Protocol):
     async def acknowledge(self, entries: Sequence[Entry]) -> None:
         """These are in the new index."""
 
+    async def beginning(self, application: ApplicationId) -> str:
+        """A position before all that the journal has of an application, in the epoch in force."""
+
     async def close(self) -> None:
         """Forget the group, so that the journal is trimmed again."""
 
@@ -179,9 +182,11 @@ class Reindex:
         self._tell(total)
         # Applications that are created from now on have all of their messages in the journal.
         for application in applications:
+            # A row is a state of this epoch: what is applied afterwards is compared with it by revision.
+            position = await self._tailing.beginning(application)
             with suppress(NotFound):
                 async for piece in self._store.rows(application):
-                    await self._write([Entry("", application, chat, state) for chat, state in piece])
+                    await self._write([Entry(position, application, chat, state) for chat, state in piece])
                     self._copied += len(piece)
                     self._tell(total)
                     await self._catch_up(FOLLOW_READS)

@@ -15,11 +15,19 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from chat_system.errors import Unavailable
+from chat_system.errors import ConfigurationError, Unavailable
 from chat_system.model import ApplicationId, FoundMessage, Message, raw, rfc3339
 from chat_system.ports import Entry, Found
 from chat_system.stack.bulk import REVISION_MASK, Target, pieces, room
-from chat_system.stack.elasticsearch import MISSING, Elasticsearch, Missing, Starting, blames_the_document
+from chat_system.stack.elasticsearch import (
+    MISSING,
+    Elasticsearch,
+    Failure,
+    Missing,
+    Refused,
+    Starting,
+    blames_the_document,
+)
 from chat_system.stack.indices import Indices
 from chat_system.telemetry import INDEXED, log
 
@@ -84,10 +92,19 @@ class StackSearch:
             await self.write(self.alias, entries)
         except Missing:
             log.warning("search index was missing", alias=self.alias)
-            await self.indices.create()
+            await self._make_up()
             # Retried by who called: an index that was made this moment need not be ready.
             raise Unavailable("Elasticsearch is away: the search index had to be made.") from None
+        except Refused as error:
+            # Not a document, the request: no message is at fault, and none is to be set aside for it.
+            raise Unavailable(f"Elasticsearch is away: it refuses to index anything ({error}).") from error
         INDEXED.inc(len(entries))
+
+    async def _make_up(self) -> None:
+        try:
+            await self.indices.create()
+        except (Failure, ConfigurationError) as error:
+            raise Unavailable(f"Elasticsearch is away: the search index can't be made ({error}).") from error
 
     async def write(self, alias: str, entries: Sequence[Entry]) -> None:
         """Index the entries behind an alias.
@@ -169,10 +186,12 @@ class StackSearch:
             "version": True,
             "_source": False,
         }
-        while hits := await self._hits(application, wanted, "hits.hits._version,hits.hits.sort"):
-            for hit in hits:
-                yield *hit["sort"], hit["_version"] & REVISION_MASK
-            wanted["search_after"] = hits[-1]["sort"]
+        # Without an index there is nothing to see.
+        with suppress(Missing):
+            while hits := await self._hits(application, wanted, "hits.hits._version,hits.hits.sort"):
+                for hit in hits:
+                    yield *hit["sort"], hit["_version"] & REVISION_MASK
+                wanted["search_after"] = hits[-1]["sort"]
 
     async def document(self, application: ApplicationId, chat: int, number: int) -> tuple[int, Any] | None:
         """A message's revision and all that is indexed of it, also before searches see that. Raises Unavailable."""
@@ -240,7 +259,7 @@ class StackSearch:
         for _, item in failed:
             if item["status"] == MISSING:
                 raise Missing(MISSING, item["error"]["type"], item["error"]["reason"])
-            if not blames_the_document(item["status"], item["error"]["type"]):
+            if not blames_the_document(item["status"], item["error"]["type"], item["error"]["reason"]):
                 raise Unavailable(f"Elasticsearch is away ({item['status']} {item['error']['type']}).")
         for target, item in failed:
             where = "application {}, chat {}, message {}".format(*target.id.split(":"))

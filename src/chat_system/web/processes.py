@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from dataclasses import replace
 import msgspec
 
 from chat_system import telemetry
-from chat_system.apart import END
+from chat_system.apart import END, python
 from chat_system.errors import ConfigurationError
 from chat_system.settings import Settings
 from chat_system.telemetry import log
@@ -126,7 +125,7 @@ class _Parent:
 
     async def _start(self, place: str) -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
+            *python(),
             "-m",
             "chat_system.web.process",
             stdin=asyncio.subprocess.PIPE,
