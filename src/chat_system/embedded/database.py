@@ -114,6 +114,8 @@ class Transaction:
         self.before_commit: dict[Any, Callable[[Transaction], None]] = {}
         self.posted_to: set[Any] = set()
         """The chats that got messages, so that what is once for each of them is done once."""
+        self.touched: set[Any] = set()
+        """These and those in which a message changed, of which the counts are not written yet."""
         self.memory: dict[Any, Any] = {}
         """What the units of one flush must know of each other before it is in a table."""
 

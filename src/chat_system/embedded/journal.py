@@ -276,16 +276,21 @@ class EmbeddedJournal:
         return chat
 
     def _touch(self, transaction: Transaction, chat: ChatCounters) -> None:
-        if chat not in transaction.before_commit:
-            transaction.before_commit[chat] = lambda transaction: transaction.stage(
-                _UPDATE_CHAT, [(chat.messages_count, chat.revision, chat.chat_id)]
-            )
-            transaction.after_commit[chat] = lambda: self._announce(chat.application, chat.chat_number)
+        if self not in transaction.before_commit:
+            # Anew when counts were written in between: whoever did that has forgotten these counters.
+            touched = transaction.touched = set()
+            transaction.before_commit[self] = partial(_store_counts, touched)
+            transaction.after_commit["touched", id(touched)] = partial(self._announce_each, touched)
             transaction.after_commit[self] = self._committed
+        transaction.touched.add(chat)
 
     def _unindex(self, transaction: Transaction, key: int, indexed_as: str | None) -> None:
         unindexed.change(transaction, key, indexed_as)
         self._requeued += 1
+
+    def _announce_each(self, chats: set[ChatCounters]) -> None:
+        for chat in chats:
+            self._announce(chat.application, chat.chat_number)
 
     def _committed(self) -> None:
         telemetry.ACCEPTED.inc(self._posted)
@@ -376,6 +381,10 @@ class EmbeddedJournal:
             if now - self._queued_at >= QUIET_S or now - self._read_at >= HELD_MAX_S:
                 return
             await asyncio.sleep(QUIET_S)
+
+
+def _store_counts(chats: set[ChatCounters], transaction: Transaction) -> None:
+    transaction.stage(_UPDATE_CHAT, [(chat.messages_count, chat.revision, chat.chat_id) for chat in chats])
 
 
 def _record_once(
