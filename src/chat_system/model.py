@@ -28,6 +28,7 @@ ApplicationId = NewType("ApplicationId", int)
 NAME_MAX_CHARACTERS = 255
 BODY_MAX_BYTES = 64 * 1024
 METADATA_MAX_BYTES = 4 * 1024
+METADATA_MAX_DEPTH = 100
 QUERY_MAX_CHARACTERS = 256
 PAGE_DEFAULT_ITEMS = 50
 PAGE_MAX_ITEMS = 200
@@ -379,14 +380,33 @@ def encode_metadata(metadata: dict[str, Any] | None, pointer: str = "/metadata")
     """Metadata as compact UTF-8 JSON, the form that is measured and stored."""
     if metadata is None:
         return None
-    try:
-        encoded = msgspec.json.encode(metadata)
-        _refuse_large_integers(metadata, pointer)
-    except RecursionError:
-        raise Invalid.at(pointer, "is nested too deeply") from None
+    _check_values(metadata, pointer)
+    encoded = msgspec.json.encode(metadata)
     if len(encoded) > METADATA_MAX_BYTES:
         raise Invalid.at(pointer, f"is longer than {METADATA_MAX_BYTES} bytes of compact JSON")
     return encoded
+
+
+def canonical(value: Any) -> bytes:
+    """The same bytes for all JSON values that are equal, whatever the order of keys; 1.0 is 1, and true is not."""
+    return msgspec.json.encode(_integral(value), order="deterministic")
+
+
+def same_metadata(one: bytes | None, other: bytes | None) -> bool:
+    """Whether stored metadata say the same."""
+    if one is None or other is None:
+        return one is other
+    return one == other or canonical(msgspec.json.decode(one)) == canonical(msgspec.json.decode(other))
+
+
+def _integral(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    if isinstance(value, list):
+        return [_integral(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _integral(item) for key, item in value.items()}
+    return value
 
 
 def raw(metadata: bytes | None) -> Raw | None:
@@ -432,13 +452,18 @@ def milliseconds(text: str) -> int:
     return found
 
 
-def _refuse_large_integers(value: Any, pointer: str) -> None:
-    """Integers that neither a 64-bit word nor JSON columns hold would come back as something else."""
+def _check_values(value: Any, pointer: str, depth: int = 0) -> None:
+    """Refuse what would come back as something else, or would depend on how deep we are ourselves.
+
+    Integers that neither a 64-bit word nor JSON columns hold are the first.
+    """
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         raise Invalid.at(pointer, "has an integer that is out of range")
     if isinstance(value, dict | list):
+        if depth == METADATA_MAX_DEPTH:
+            raise Invalid.at(pointer, f"is nested more than {METADATA_MAX_DEPTH} deep")
         for item in value.values() if isinstance(value, dict) else value:
-            _refuse_large_integers(item, pointer)
+            _check_values(item, pointer, depth + 1)
 
 
 def _refuse_blank(pointer: str, text: str) -> None:

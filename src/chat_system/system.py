@@ -13,7 +13,6 @@ import secrets
 from collections.abc import AsyncIterator, Sequence
 from functools import lru_cache
 from itertools import count
-from typing import Any
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -44,6 +43,7 @@ from chat_system.model import (
     PostMessages,
     Receipt,
     Window,
+    canonical,
     encode_metadata,
     fold,
     raw,
@@ -319,11 +319,6 @@ def _edit(chat: int, current: Message, edit: MessageEdit) -> EditMessage | None:
     before = None if current.metadata is None else msgspec.json.decode(current.metadata)
     body = edit.body if isinstance(edit.body, str) else current.body
     metadata = before if edit.metadata is msgspec.UNSET else edit.metadata
-    if body is None or (body == current.body and _canonical(metadata) == _canonical(before)):
+    if body is None or (body == current.body and canonical(metadata) == canonical(before)):
         return None
     return EditMessage(chat, current.number, current.revision, body, encode_metadata(metadata))
-
-
-def _canonical(metadata: dict[str, Any] | None) -> bytes:
-    # Python holds true and 1 to be equal; JSON does not.
-    return msgspec.json.encode(metadata, order="deterministic")

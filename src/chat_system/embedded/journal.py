@@ -32,6 +32,7 @@ from chat_system.model import (
     Receipt,
     encode_metadata,
     fold,
+    same_metadata,
 )
 from chat_system.ports import Backlog, Entry, Projection, SetAside
 
@@ -238,11 +239,16 @@ class EmbeddedJournal:
             [(application, number, change.chat.title, encode_metadata(change.chat.metadata), at, at)],
         )
         self._last_chat[application] = number
+        transaction.after_commit["opened"] = self._opened
         # The count is the last number: chats are numbered without gaps and are never removed one by one.
         transaction.before_commit["chats_count", application] = lambda transaction: transaction.stage(
             "UPDATE applications SET chats_count = ? WHERE id = ?", [(self._last_chat[application], application)]
         )
         return Receipt(number, 0, at)
+
+    def _opened(self) -> None:
+        if len(self._last_chat) > COUNTERS_MAX:
+            self._last_chat.clear()
 
     def _change_chat(self, application: ApplicationId, change: ChangeChat, transaction: Transaction) -> Receipt:
         chat = self._counters(transaction, application, change.chat)
@@ -253,7 +259,7 @@ class EmbeddedJournal:
         new_metadata = (
             encode_metadata(change.edit.metadata) if isinstance(change.edit.metadata, dict | None) else metadata
         )
-        if (new_title, new_metadata) != (title, metadata):
+        if new_title != title or not same_metadata(new_metadata, metadata):
             transaction.execute(
                 "UPDATE chats SET title = ?, metadata = ?, updated_at = ? WHERE id = ?",
                 # The clock may have been set back.

@@ -35,6 +35,7 @@ from chat_system.model import (
     PostMessages,
     Receipt,
     encode_metadata,
+    same_metadata,
 )
 from chat_system.ports import Backlog, Entry, Projection, SetAside
 from chat_system.stack import asides, facts
@@ -214,7 +215,7 @@ class StackJournal:
         edit = change.edit
         title = edit.title if isinstance(edit.title, str | None) else current.title
         metadata = encode_metadata(edit.metadata) if isinstance(edit.metadata, dict | None) else current.metadata
-        if (title, metadata) == (current.title, current.metadata):
+        if title == current.title and same_metadata(metadata, current.metadata):
             raise _Unchanged(Receipt(change.chat, tail.revision, current.updated_at))
         content = facts.encode(facts.ChatContent(title, metadata, current.created_at))
         rest = [*_based_on(current.version, tail), current.updated_at]

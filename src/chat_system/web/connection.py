@@ -19,6 +19,7 @@ from urllib.parse import unquote
 
 import httptools
 
+from chat_system.telemetry import log
 from chat_system.web.request import Body, Request
 
 if TYPE_CHECKING:
@@ -81,9 +82,8 @@ class Connections:
 
     def cut_slow(self) -> None:
         """Close what has said nothing for too long, or has not come to an end with saying it."""
-        now = self.loop.time()
         for connection in tuple(self.open):
-            connection.check_pace(now)
+            connection.check_pace(self.loop.time())
 
     def end(self) -> None:
         """Answer what was asked, and then no more; `none_left` tells when that is done."""
@@ -103,10 +103,11 @@ class Connection(asyncio.Protocol):
     """One connection, as asyncio and httptools know it, and as those who answer its requests do."""
 
     __slots__ = (
+        "_bare_bytes",
         "_begun",
         "_closed",
         "_connections",
-        "_head_bytes",
+        "_has_body",
         "_headers",
         "_in_head",
         "_incoming",
@@ -139,7 +140,7 @@ class Connection(asyncio.Protocol):
         self._received, self._begun = b"", 0
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
-        self._in_head, self._head_bytes = False, 0
+        self._in_head, self._bare_bytes, self._has_body = False, 0, False
         self._incoming: Request | None = None
         # What was asked and not answered yet. The task answers the first; when there is none, it waits for news.
         self._requests: deque[Request] = deque()
@@ -170,19 +171,40 @@ class Connection(asyncio.Protocol):
         """Let the parser call the methods below."""
         if self._is_deaf or self._parser is None:
             return
-        self._received, self._begun = data, 0
+        self._received, self._begun, self._has_body = data, 0, False
+        is_within = self._in_head or self._incoming is not None
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # What it would be upgraded to we don't speak. The request is answered as if it had not asked.
-            self._is_deaf = self._is_ending = True
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._refuse()
         else:
-            if self._in_head:
-                self._head_bytes += len(data)
-                if self._head_bytes > HEAD_MAX_BYTES:
-                    self._refuse()
+            self._count(len(data), is_within=is_within)
+            if self._bare_bytes > HEAD_MAX_BYTES:
+                self._refuse()
+
+    def _count(self, received: int, *, is_within: bool) -> None:
+        """Count what is no body: heads, trailers, and what else may stand around chunks."""
+        if self._has_body or self._begun > 1 or (self._begun and is_within):
+            # Of what was read with something else, a head that has begun is known as far as it was parsed.
+            self._bare_bytes = self._head_size() if self._in_head else 0
+        else:
+            self._bare_bytes = received if self._begun else self._bare_bytes + received
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """We don't speak it: another parser is told the same head without the question, for it may have a body."""
+        if not self._requests or self._requests[-1].method == "CONNECT":
+            self._is_deaf = self._is_ending = True
+            return
+        request = self._requests.pop()
+        self._is_deaf = False
+        asked = request.headers | {b"connection": _without_upgrade(request.headers.get(b"connection", b""))}
+        lines = [b"%s: %s\r\n" % (name, value) for name, value in asked.items() if value and name != b"upgrade"]
+        version = b"1.1" if request.is_http_1_1 else b"1.0"
+        self._parser = httptools.HttpRequestParser(self)
+        head = b"%s %s HTTP/%s\r\n%s\r\n" % (request.method.encode(), self._url, version, b"".join(lines))
+        self.data_received(head + rest)
 
     def eof_received(self) -> bool:
         """The client says no more. Who asked before is answered all the same."""
@@ -205,7 +227,7 @@ class Connection(asyncio.Protocol):
                 waiting.set_result(None)
 
     def pause_writing(self) -> None:
-        """The client takes its answers more slowly than we make them."""
+        """The client takes its answers more slowly than they come."""
         self.is_congested = True
 
     def resume_writing(self) -> None:
@@ -218,7 +240,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """A request's first byte."""
-        self._in_head, self._head_bytes = True, 0
+        self._in_head = True
         self._begun += 1
         self._url, self._headers = b"", {}
         self._since = self._connections.loop.time()
@@ -270,6 +292,7 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, piece: bytes) -> None:
         """A piece of the body."""
+        self._has_body = True
         request = self._incoming
         if request is not None and request.body.feed(piece) > UNREAD_MAX_BYTES:
             self._pause()
@@ -334,6 +357,9 @@ class Connection(asyncio.Protocol):
     def begin_stream(self, request: Request, headers: bytes) -> None:
         """Send the head of a stream of unknown length. No other request is answered on this connection."""
         self._is_deaf = self._is_stream = True
+        # Nobody will answer what was asked behind it.
+        while len(self._requests) > 1:
+            self._requests.pop()
         # Said at once, or a client might ask on it again at the moment in which it is closed.
         framing = CHUNKED + CLOSE if request.is_http_1_1 else CLOSE
         self.write_stream(b"%s%s%s\r\n" % (self._connections.heads[200], headers, framing))
@@ -346,6 +372,7 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Close it, when what was written is sent."""
         self._is_deaf = True
+        self._since = self._connections.loop.time()
         self._transport.close()
 
     def cut(self) -> None:
@@ -372,7 +399,7 @@ class Connection(asyncio.Protocol):
 
     def check_pace(self, now: float) -> None:
         """Cut it when it has taken too long."""
-        if self._is_stream:
+        if self._is_stream and not self._transport.is_closing():
             return
         unsent_bytes = self.unsent_bytes()
         if unsent_bytes < self._unsent_bytes:
@@ -406,7 +433,12 @@ class Connection(asyncio.Protocol):
         while self in connections.open:
             if requests:
                 request = requests[0]
-                await connections.app.answer(request)
+                try:
+                    await connections.app.answer(request)
+                except Exception:  # noqa: BLE001 - whatever it was, nobody shall wait for an answer
+                    log.exception("connection failed")
+                    self.cut()
+                    return
                 if requests and requests[0] is request:
                     # A stream that has come to its end without having been closed.
                     self.cut()
@@ -460,3 +492,8 @@ class Connection(asyncio.Protocol):
         if self._is_paused and not self._is_held and not self._transport.is_closing():
             self._is_paused = False
             self._transport.resume_reading()
+
+
+def _without_upgrade(connection: bytes) -> bytes:
+    options = map(bytes.strip, connection.split(b","))
+    return b", ".join([option for option in options if option.lower() not in (b"upgrade", b"http2-settings")])

@@ -133,14 +133,19 @@ class Guard:
             self._strangers = SharedRateLimiter(*strangers, rates)
 
     async def require_admin(self, request: Request) -> None:
-        """Raises Unauthorized without the right key, Forbidden when an application's token stands in its place."""
+        """Raises Unauthorized without the right key, Forbidden for an application's token, TooMany for many guesses."""
         if self._admin_key is None:
             return
         key = request.bearer()
         if key is not None and hmac.compare_digest(key.encode(), self._admin_key.encode()):
             return
-        if key is not None and await self._is_token(key):
-            raise Forbidden("An application's token does not open this: it needs the admin key.")
+        if key is not None:
+            if await self._is_token(key):
+                raise Forbidden("An application's token does not open this: it needs the admin key.")
+            # A guess, as good as one in a path.
+            taking = self._strangers.admit(request.connection.client)
+            if taking is not None:
+                await taking
         raise Unauthorized("Send the admin key: Authorization: Bearer <key>.")
 
     def enter(self, request: Request, token: str) -> Awaitable[None] | None:

@@ -30,6 +30,9 @@ KEEP_ALIVE_S = 15.0
 RECONNECT_MS = 1000
 CHANGES_PER_READ = 100
 RETRY_S = 0.5
+CATCH_UP_S = 120.0
+"""How long a reader that catches up may take nothing."""
+
 KEEP_ALIVE = b": keep-alive\n\n"
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -217,10 +220,26 @@ class Live:
             changes = await self._system.changes(request.application, request.chat, reader.revision, CHANGES_PER_READ)
             if not changes:
                 return
-            frames = encode_events(changes)
-            reader.send(frames, as_chunk(frames))
-            reader.revision = changes[-1].revision
-            await reader.connection.drain()
+            _send_some(reader, changes)
+            # What was not sent is read again: a client that takes nothing holds no more than it was sent.
+            del changes
+            try:
+                async with asyncio.timeout(CATCH_UP_S):
+                    await reader.connection.drain()
+            except TimeoutError:
+                LIVE_CUT.inc()
+                reader.connection.cut()
+                return
+
+
+def _send_some(reader: Reader, changes: Sequence[Message]) -> None:
+    """Send changes until the reader takes them more slowly than they come."""
+    for change in changes:
+        frames = encode_events([change])
+        reader.send(frames, as_chunk(frames))
+        reader.revision = change.revision
+        if reader.connection.is_congested:
+            return
 
 
 def starting_point(request: Request) -> int | None:

@@ -120,7 +120,7 @@ def problems_of(operation: Operation) -> list[str]:
     if operation.access == "alias" and "invalid" not in codes:
         codes.append("invalid")
     if operation.access == "admin":
-        codes += ["unauthorized", "forbidden"]
+        codes += ["unauthorized", "forbidden", "too_many"]
     if "{" in operation.path or operation.access == "alias":
         codes += ["not_found", "too_many"]
     codes.append("unavailable")

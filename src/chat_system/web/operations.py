@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from chat_system.errors import ChatSystemError, Unavailable
+from chat_system.errors import ChatSystemError, NotFound, Unavailable
 from chat_system.model import (
     BOUND_MAX,
     ApplicationEdit,
@@ -181,6 +181,11 @@ async def search_chat(system: ChatSystem, request: Request) -> Response:
 async def search_application(system: ChatSystem, request: Request) -> Response:
     limit = pages.limit(request.query)
     after = pages.found_cursor(request.query)
+    if after is not None:
+        try:
+            await system.chat(request.application, after.chat)
+        except NotFound:
+            raise pages.no_cursor("after") from None
     found = list(
         await system.search_application(request.application, request.query.get("q", ""), after=after, limit=limit + 1)
     )

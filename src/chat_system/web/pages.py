@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote_plus
@@ -77,7 +78,7 @@ def number_links(request: Request, asked: Window, items: Sequence[Chat | Message
         page = asked.skip // asked.limit + 1
         return links(request, {"page": page + 1} if extra else None, {"page": page - 1} if page > 1 else None)
     if not items:
-        above, below = None, asked.after + 1 if asked.after and asked.before is None else None
+        above, below = None, min(asked.after + 1, BOUND_MAX) if asked.after and asked.before is None else None
         low = {"before": below} if below else None
         return links(request, low if asked.descending else above, above if asked.descending else low, _BOUNDS)
     top, bottom = max(items[0].number, items[-1].number), min(items[0].number, items[-1].number)
@@ -153,7 +154,7 @@ def _encode_application(application: Application) -> str:
 def _application_cursor(query: dict[str, str], name: str) -> tuple[int, str] | None:
     if name not in query:
         return None
-    created_at, token = _decode(query[name], name, 2)
+    created_at, token = _decode(query[name], name, _APPLICATION)
     return int(created_at), token
 
 
@@ -161,10 +162,10 @@ def found_cursor(query: dict[str, str]) -> Found | None:
     """Where a search over an application goes on. Raises Invalid."""
     if "after" not in query:
         return None
-    created_at, chat, number = _decode(query["after"], "after", 3)
-    if not (chat.isdigit() and number.isdigit()) or max(int(chat), int(number)) > NUMBER_MAX:
-        raise Invalid.at("?after", "is no cursor of this list")
-    return Found(int(created_at), int(chat), int(number))
+    created_at, chat, number = map(int, _decode(query["after"], "after", _FOUND))
+    if max(chat, number) > NUMBER_MAX:
+        raise no_cursor("after")
+    return Found(created_at, chat, number)
 
 
 def encode_found(found: Found) -> str:
@@ -176,12 +177,21 @@ def _encode(text: str) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def _decode(cursor: str, name: str, parts: int) -> list[str]:
+_APPLICATION = re.compile(r"(-?[0-9]{1,16})\.([0-9A-Za-z_-]{1,43})")
+_FOUND = re.compile(r"(-?[0-9]{1,16})\.([0-9]{1,10})\.([0-9]{1,10})")
+
+
+def _decode(cursor: str, name: str, form: re.Pattern[str]) -> Sequence[str]:
     try:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-        pieces = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii").split(".")
-        if len(pieces) == parts and -(2**62) < int(pieces[0]) < 2**62:
-            return pieces
+        found = form.fullmatch(base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii"))
     except (ValueError, binascii.Error):
-        pass
-    raise Invalid.at(f"?{name}", "is no cursor of this list")
+        found = None
+    if found is None:
+        raise no_cursor(name)
+    return found.groups()
+
+
+def no_cursor(name: str) -> Invalid:
+    """What is told of a cursor that no `Link` carried."""
+    return Invalid.at(f"?{name}", "is no cursor of this list")
