@@ -163,7 +163,7 @@ def recount() -> None:
     from chat_system.wiring import open_house
 
     async def mend() -> Sequence[str]:
-        async with open_house(settings) as house:
+        async with open_house(settings, must_exist=True) as house:
             return [f"{found.where}: {found.what}" for found in await house.system.recount()]
 
     settings = _settings()
@@ -198,7 +198,8 @@ def journal(
 
     async def look() -> tuple[list[tuple[str, ...]], Sequence[SetAside]]:
         # What is tried again is written: embedded mode needs the file for itself then.
-        async with open_house(settings, shared=retry is None or settings.mode == "stack") as house:
+        shared = retry is None or settings.mode == "stack"
+        async with open_house(settings, shared=shared, must_exist=True) as house:
             if discard is not None:
                 await _discard(house, discard)
             if retry is not None:

@@ -121,16 +121,20 @@ class House:
 
 
 @contextlib.asynccontextmanager
-async def open_house(settings: Settings, *, shared: bool = False, working: bool = False) -> AsyncIterator[House]:
+async def open_house(
+    settings: Settings, *, shared: bool = False, working: bool = False, must_exist: bool = False
+) -> AsyncIterator[House]:
     """The house that the settings name, open until the context ends.
 
-    `shared` opens it for reading beside a running server. `working` makes it run the projections: embedded mode
-    always does, in stack mode the workers do.
+    `shared` opens it for reading beside a running server. `must_exist` refuses to make an embedded one. `working` makes
+    it run the projections: embedded mode always does, in stack mode the workers do.
 
     Raises:
         ConfigurationError: it can't be opened, and why.
     """
     if settings.mode == "embedded":
+        if must_exist and not Path(settings.sqlite_path).exists():  # noqa: ASYNC240 - at the start nothing else waits
+            raise ConfigurationError(f"There is no database at {settings.sqlite_path}.")
         house = _embedded(settings, shared=shared)
     else:
         house = _stack(settings, shared=shared, working=working)

@@ -93,6 +93,22 @@ def test_a_file_named_gz_is_gzipped_and_replaced_when_complete(filled: Program) 
     assert [path.name for path in filled.folder.iterdir() if "out" in path.name] == [target.name]
 
 
+def test_a_pipe_may_be_named_as_a_file(sampled: Program) -> None:
+    """As standard output has a name, and as shells name what another program reads."""
+    plain = sampled.succeed("export", sampled.token).output
+    assert sampled.succeed("export", sampled.token, "--output", "/dev/stdout").output == plain
+
+
+def test_a_file_that_is_replaced_stays_as_private_as_it_was(sampled: Program) -> None:
+    """Its permissions are the operator's."""
+    file = sampled.database.with_name("private.ndjson")
+    file.touch()
+    file.chmod(0o600)
+    sampled.succeed("export", sampled.token, "--output", str(file))
+    assert file.stat().st_size > 0
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
 @pytest.mark.parametrize("start", ["-b", "--", "-h"])
 def test_a_token_that_begins_with_a_dash_is_a_token(filled: Program, start: str) -> None:
     """One in 64 does, and is taken for no option, however it goes on."""

@@ -8,8 +8,10 @@ import os
 import pty
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import msgspec
 import pytest
@@ -73,6 +75,26 @@ def test_recount_mends_counts_and_check_agrees(filled: Program) -> None:
     ]
     assert filled.succeed("check").text.startswith("All is well")
     assert filled.succeed("recount").text == "All counts were right."
+
+
+@pytest.mark.parametrize("command", [("recount",), ("journal", "--retry", "search"), ("journal",), ("check",)])
+def test_what_mends_or_looks_makes_no_database(program: Program, command: tuple[str, ...]) -> None:
+    """Of a path that is misspelt nobody is told that all is well."""
+    missing = program.database.with_name("misspelt.sqlite3")
+    ended = program.run(*command, sqlite_path=str(missing))
+    assert "There is no database at" in ended.refusal()
+    assert not missing.exists()
+
+
+@pytest.mark.parametrize("command", [("check",), ("migrate",)])
+def test_a_database_that_is_in_use_elsewhere_is_not_called_damaged(program: Program, command: tuple[str, ...]) -> None:
+    """Who believes that restores a backup, and loses what came after it."""
+    with closing(sqlite3.connect(program.database, isolation_level=None)) as other:
+        other.execute("PRAGMA journal_mode = DELETE")
+        other.execute("BEGIN EXCLUSIVE")
+        refusal = program.run(*command).refusal()
+    assert "database is locked" in refusal
+    assert "damaged" not in refusal
 
 
 def test_check_finds_settings_that_open_the_server_to_everyone(filled: Program) -> None:

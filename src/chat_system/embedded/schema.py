@@ -78,6 +78,10 @@ def current_revision(path: Path) -> str | None:
             if table in tables:
                 connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchall()
     except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is not None and code & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            # A full disk, a lock, no right to write: nobody shall restore a backup for it.
+            raise
         raise ConfigurationError(
             f"The database {path} is damaged ({error}). Restore a backup; nothing was changed."
         ) from error

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import hiredis
 from redis.exceptions import ConnectionError as Lost
-from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 from redis.exceptions import TimeoutError as NoAnswer
 
 TICK_S = 1.0
@@ -110,12 +110,12 @@ class Line:
     async def _connect(self) -> None:
         try:
             opened = await self._open()
-        except (RedisError, OSError) as failure:
+            self._connection = connection = Connection(opened, self._hear, lambda: self._lost(connection))
+        except Exception as failure:  # noqa: BLE001 - a connection that is reset meanwhile ends it in many ways
             self._connecting = None
             self._fail(failure)
         else:
             self._connecting = None
-            self._connection = connection = Connection(opened, self._hear, lambda: self._lost(connection))
             self.flush()
 
     def _hear(self, said: Any) -> None:

@@ -57,8 +57,8 @@ _Done = dict[int, list[_Left]]
 IN_PART = -1
 """Instead of a count: others of the entry's facts are still held."""
 
-_Settled = tuple[int, int, list[int], int]
-"""What the store has applied of a chat: application, chat, runs of revisions (first, last, …), version (0: none)."""
+_Settled = tuple[int, int, list[int], int, int]
+"""What is stored of a chat: application, chat, runs of revisions (first, last, …), version (0: none), epoch."""
 
 _READ = Script("read")
 _ACKNOWLEDGE = Script("acknowledge")
@@ -341,6 +341,7 @@ def _settled(redis: Redis, entries: Sequence[Entry]) -> dict[int, list[bytes]]:
     """What the store has applied, by partition, in calls of bounded size, as acknowledge.lua takes it."""
     revisions: dict[tuple[ApplicationId, int], list[int]] = defaultdict(list)
     versions: dict[tuple[ApplicationId, int], int] = {}
+    entries, epochs = _of_the_latest(entries)
     singles = entries
     if isinstance(entries, Batch):
         singles = entries.others
@@ -358,12 +359,33 @@ def _settled(redis: Redis, entries: Sequence[Entry]) -> dict[int, list[bytes]]:
             versions[place] = max(versions.get(place, 0), fact.version)
     calls: dict[int, list[_Settled]] = {}
     for (application, chat), of_chat in sorted(revisions.items()):
-        into = calls.setdefault(redis.partition(application), [])
+        partition = redis.partition(application)
+        into = calls.setdefault(partition, [])
         in_order_of_change = sorted(set(of_chat))
         for start in range(0, max(1, len(in_order_of_change)), SETTLE_CHUNK):
             runs = _runs(in_order_of_change[start : start + SETTLE_CHUNK])
-            into.append((application, chat, runs, versions.get((application, chat), 0)))
+            into.append((application, chat, runs, versions.get((application, chat), 0), epochs[partition]))
     return {partition: _joined(chats) for partition, chats in calls.items()}
+
+
+def _of_the_latest(entries: Sequence[Entry]) -> tuple[Sequence[Entry], dict[int, int]]:
+    """Those of the latest epoch of their partition, and that epoch: what is older was not applied."""
+    positions = entries.positions() if isinstance(entries, Batch) else (entry.position for entry in entries)
+    lives = {position.partition("-")[0] for position in positions}
+    epochs: dict[int, int] = {}
+    for partition, epoch in (map(int, life.split("/")) for life in lives):
+        epochs[partition] = max(epoch, epochs.get(partition, 0))
+    if len(epochs) == len(lives):
+        return entries, epochs
+
+    def is_latest(position: str) -> bool:
+        partition, epoch = map(int, position.partition("-")[0].split("/"))
+        return epoch == epochs[partition]
+
+    if isinstance(entries, Batch):
+        flushes = [flush for flush in entries.flushes if is_latest(flush.prefix)]
+        return Batch(flushes, [entry for entry in entries.singles if is_latest(entry.position)]), epochs
+    return [entry for entry in entries if is_latest(entry.position)], epochs
 
 
 def _runs(numbers: Sequence[int]) -> list[int]:

@@ -372,10 +372,14 @@ class StackJournal:
     async def run(self) -> None:
         """Show that this process is alive and watch Redis' memory, until cancelled."""
         while True:
-            with contextlib.suppress(Unavailable):
+            try:
                 await self._look_at_memory()
                 for lane in self._lanes:
                     await lane.consumer.show_alive()
+            except Unavailable:
+                pass
+            except Exception:  # noqa: BLE001 - whatever it was, a full Redis must be noticed afterwards
+                log.exception("redis not watched", retry_in_s=TICK_S)
             await asyncio.sleep(TICK_S)
 
     async def close(self) -> None:

@@ -22,7 +22,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import asyncmy
 from asyncmy.connection import Connection
-from asyncmy.errors import InterfaceError, InternalError, MySQLError
+from asyncmy.errors import DataError, IntegrityError, InterfaceError, InternalError, MySQLError
 
 from chat_system.errors import ConfigurationError, Unavailable
 from chat_system.telemetry import DATABASE_ERRORS
@@ -89,6 +89,9 @@ _REFUSED = {
     1227: "refuses a privilege",
     1698: "refuses the user or the password",
 }
+
+_OF_THE_DATA = {1064, 1065, 1136, 1153, 1300, 1364, 1366, 1406, 1411, 1644, 3819, 4025, 4078, *range(3140, 3160)}
+"""What is to be stored may be to blame, or the statement that we have made of it."""
 
 MISCONFIGURED = {1044, 1045, 1049, 1142, 1227, 1698}
 
@@ -478,4 +481,7 @@ def meaning() -> Any:
             raise Unavailable(f"MySQL {_REFUSED[number]}.") from error
         if _is_lost(error):
             raise Unavailable("MySQL is away.") from error
-        raise
+        if number is None or number in _OF_THE_DATA or isinstance(error, DataError | IntegrityError):
+            raise
+        # Whatever else it has, and there are thousands of numbers, is no fault of what was to be stored.
+        raise Unavailable(f"MySQL refuses ({number}).") from error

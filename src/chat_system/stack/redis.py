@@ -21,11 +21,15 @@ from redis.asyncio import Redis as Client
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    ClusterDownError,
+    NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
+    ReadOnlyError,
     RedisClusterException,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 
 from chat_system.errors import Unavailable
@@ -36,6 +40,12 @@ TIMEOUT_S = 5.0
 CONNECTIONS = 64
 
 SCRIPTS = Path(__file__).parent / "scripts"
+
+_FAILURES = (RedisError, OSError, RuntimeError, AttributeError)
+"""What its client raises: the last two of a connection that was closed while it was used."""
+
+_STATES = (ReadOnlyError, ClusterDownError, TryAgainError, NoPermissionError)
+"""Errors of the state that Redis is in, which the client has taken their names from."""
 
 _WAITING = (
     "LOADING",
@@ -157,13 +167,16 @@ class Redis:
         return (await self.commands([command]))[0]
 
     async def keys(self, partition: int, pattern: str, count: int) -> AsyncIterator[bytes]:
-        """The keys of a partition; some may come twice."""
+        """The keys of a partition; some may come twice. Raises Unavailable."""
         options = {"count": count}
         if self.is_cluster:
             options["target_nodes"] = self.client.get_node_from_key(self._metas[partition].decode())
         # In a pattern, brackets would be a choice of characters; our prefix has braces only.
-        async for key in self.client.scan_iter(self.key(partition, pattern), **options):
-            yield key
+        try:
+            async for key in self.client.scan_iter(self.key(partition, pattern), **options):
+                yield key
+        except _FAILURES as error:
+            raise unavailable(error) from error
 
     async def ping(self) -> None:
         """Raises Unavailable."""
@@ -177,7 +190,7 @@ class Redis:
                 infos = list(found.values()) if "used_memory" not in found else [found]
             else:
                 infos = [await self.client.info("memory")]
-        except (TimeoutError, RedisError, OSError) as error:
+        except _FAILURES as error:
             raise unavailable(error) from error
         return max((int(info["used_memory"]), int(info.get("maxmemory", 0))) for info in infos)
 
@@ -200,7 +213,7 @@ class Redis:
             for command in commands:
                 pipeline.execute_command(*command)
             return list(await pipeline.execute(raise_on_error=False))
-        except (TimeoutError, RedisError, OSError) as error:
+        except _FAILURES as error:
             raise unavailable(error) from error
 
 
@@ -219,11 +232,11 @@ def _checked(answer: Any) -> Any:
 
 def unavailable(error: Exception) -> Unavailable:
     """What an error means for a caller. A defect of ours is none of it, and is raised as it is."""
-    if not isinstance(error, RedisError | OSError):
+    if not isinstance(error, _FAILURES):
         raise error
     if isinstance(error, OutOfMemoryError):
         return Unavailable("Redis has no memory left for writes.")
-    if isinstance(error, ResponseError) and not str(error).startswith(_WAITING):
+    if isinstance(error, ResponseError) and not isinstance(error, _STATES) and not str(error).startswith(_WAITING):
         raise error
     if isinstance(error, RedisClusterException):
         return Unavailable("The Redis Cluster is away.")

@@ -65,9 +65,10 @@ _APPLICATIONS = f"""
     SELECT {APPLICATION_COLUMNS} FROM applications
     WHERE erased_at IS NULL AND created_at {{0}}= %s AND (created_at {{0}} %s OR token {{0}} %s)
     ORDER BY created_at {{1}}, token {{1}} LIMIT %s OFFSET %s"""
-# A count is that of a revision. If messages came further, it was lost with Redis, and they are counted.
+# A count is that of a revision, and every revision is some message's. If one came further than the other, the rest was
+# lost with Redis, and they are counted.
 _SEED = """
-    SELECT last, GREATEST(revision, latest), version, IF(latest <= revision, messages_count, (
+    SELECT last, GREATEST(revision, latest), version, IF(latest = revision, messages_count, (
         SELECT COUNT(*) FROM messages WHERE application_id = %s AND chat_number = %s AND deleted_at IS NULL))
     FROM (
         SELECT c.revision, c.version, c.messages_count,
@@ -197,7 +198,7 @@ class StackStore(Pages):
         async def unit(transaction: Transaction) -> Application:
             await transaction.execute(
                 "UPDATE applications SET updated_at = GREATEST(%s, updated_at + 1), name = %s"
-                " WHERE id = %s AND erased_at IS NULL AND name <> %s",
+                " WHERE id = %s AND erased_at IS NULL AND CAST(name AS BINARY) <> CAST(%s AS BINARY)",
                 (_now(), name, application, name),
             )
             found = await transaction.fetch(_APPLICATION, (application,))

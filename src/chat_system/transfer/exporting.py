@@ -98,15 +98,18 @@ def open_output(file: str | None) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _completed(path: Path) -> Iterator[IO[bytes]]:
-    path = path.resolve()
     if path.exists() and not path.is_file():
-        # A device or a pipe: there is nothing to complete.
+        # A device or a pipe, which has no name of its own when it is looked up: there is nothing to complete.
         with path.open("wb") as file:
             yield file
         return
+    path = path.resolve()
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
+            if path.exists():
+                # Who has hidden an earlier export from others has hidden this one.
+                part.chmod(path.stat().st_mode & 0o777)
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -6,7 +6,7 @@
 -- ARGV[1]  the consumer group
 -- ARGV[2]  MessagePack: [[stream id, how many of its facts count for the group, which of them are applied] …];
 --          a count of -1: there are others, which are not; 0 is that of an entry that is none of the group's business
--- ARGV[3]  MessagePack: [[application, chat, [first, last, first, last …], version or 0] …], of the store's group, of
+-- ARGV[3]  MessagePack: [[application, chat, [first, last, first, last …], version or 0, epoch] …], of the store's group, of
 --          each chat the runs of revisions that are applied, a thousand in all at most; else empty
 -- Returns how many facts left the backlog: none of what another had acknowledged before.
 
@@ -159,8 +159,12 @@ for _, applied in ipairs(cmsgpack.unpack(ARGV[2])) do
   end
 end
 if ARGV[3] ~= '' then
+  -- What was read of an epoch that is over was dropped: its revisions may have been given again.
+  local epoch = tonumber(redis.call('HGET', meta, 'epoch'))
   for _, chat in ipairs(cmsgpack.unpack(ARGV[3])) do
-    settle(chat[1], chat[2], chat[3], chat[4])
+    if chat[5] == epoch then
+      settle(chat[1], chat[2], chat[3], chat[4])
+    end
   end
 end
 if ARGV[2] ~= NOTHING then

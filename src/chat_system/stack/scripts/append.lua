@@ -322,7 +322,7 @@ local function change_message(change, encoded)
   redis.call('HSET', P .. 't:' .. chat.name, printed, state)
   redis.call('ZADD', P .. 'z:' .. chat.name, print_integer(chat.revision), printed)
   if change[KIND] == DELETE then
-    chat.count = chat.count - 1
+    chat.count = math.max(0, chat.count - 1)
   end
   return RECORDED, number, chat.revision, at, 1
 end
