@@ -454,6 +454,10 @@ def _with_cause(error: Unavailable) -> str:
 
 def main() -> None:
     """The entry point of `chat-system` and `python -m chat_system`."""
+    # Some supervisors start their children without; the first file that is opened would be taken for it.
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r" if name == "stdin" else "w"))
     for stream in (sys.stdout, sys.stderr):
         # A file's name may be no text.
         cast(Any, stream).reconfigure(errors="backslashreplace")

@@ -97,6 +97,16 @@ def test_a_database_that_is_in_use_elsewhere_is_not_called_damaged(program: Prog
     assert "damaged" not in refusal
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_command_without_standard_streams_does_its_work(program: Program, closed: str) -> None:
+    """As some supervisors start it; what it opens is not taken for one of them."""
+    command = f'exec "$0" -m chat_system recount {closed}'
+    ended = subprocess.run(
+        ["sh", "-c", command, sys.executable], cwd=program.folder, env=program.environment(), check=False
+    )
+    assert ended.returncode == 0
+
+
 def test_check_finds_settings_that_open_the_server_to_everyone(filled: Program) -> None:
     """An open address without a key is wrong even where no server runs; the database is looked at all the same."""
     with filled.rows() as rows:

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import pytest
 
+from chat_system.embedded import database as embedded_database
 from chat_system.embedded import journal as embedded_journal
 from chat_system.embedded import store as embedded_store
 from chat_system.embedded.database import INLINE_MAX_BYTES, Database, Transaction
@@ -370,6 +371,21 @@ async def test_a_file_belongs_to_one_server(embedded: OpenHouse, tmp_path: Path)
     await database(embedded).close()
     other = await Database.open(link)
     await other.close()
+
+
+async def test_what_can_not_be_written_at_the_end_holds_up_no_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program holds the lock: who waits is told, and the file is closed."""
+    monkeypatch.setattr(embedded_database, "LOCKED_WAIT_S", 0.2)
+    opened = await Database.open(tmp_path / "new.sqlite3")
+    with closing(sqlite3.connect(opened.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        waiting = opened.write(lambda transaction: transaction.execute("DELETE FROM receipts"))
+        await asyncio.wait_for(opened.close(), PATIENCE_S)
+        with pytest.raises(Unavailable):
+            await waiting
+    await (await Database.open(opened.path)).close()
 
 
 async def test_a_file_that_could_not_be_opened_is_nobody_s(tmp_path: Path) -> None:

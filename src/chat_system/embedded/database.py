@@ -237,7 +237,8 @@ class Database:
         """Wait for what is being written, and close. Idempotent."""
         while self._busy:
             # The queue is worked off in order: this comes after all that was submitted before.
-            await self.write(lambda _transaction: None)
+            with contextlib.suppress(Unavailable):
+                await self.write(lambda _transaction: None)
         if self._thread.is_alive():
             self._jobs.put(None)
             await asyncio.to_thread(self._thread.join)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from chat_system.errors import Unavailable
+from chat_system.errors import ConfigurationError, Unavailable
 
 TIMEOUT_S = 5.0
 """How long Redis may take to answer. It flushes its file before it does."""
@@ -61,6 +62,9 @@ _WAITING = (
 """Answers that say: not now."""
 
 
+_DATABASE = re.compile(r"/?[0-9]*")
+
+
 class Script:
     """One of ours: its text, and the digest by which Redis knows it."""
 
@@ -75,6 +79,8 @@ class Redis:
 
     def __init__(self, url: str, prefix: str, partitions: int) -> None:
         parts = urlsplit(url)
+        if not _DATABASE.fullmatch(parts.path):
+            raise ConfigurationError("CHAT_REDIS_URL must end with the number of a database, if it names one.")
         scheme, _, cluster = parts.scheme.partition("+")
         self.is_cluster = bool(cluster)
         self._url = urlunsplit(parts._replace(scheme=scheme))
@@ -88,19 +94,27 @@ class Redis:
         self._has_met = not self.is_cluster
 
     def connect(self) -> Any:
-        """Another client. It connects when it is first used."""
+        """Another client. It connects when it is first used.
+
+        Raises:
+            ConfigurationError: the address has options that there are not.
+        """
         options: dict[str, Any] = {
             "socket_timeout": TIMEOUT_S,
             "socket_connect_timeout": TIMEOUT_S,
             "retry": Retry(NoBackoff(), 0),
             "health_check_interval": 0,
         }
-        if self.is_cluster:
-            return RedisCluster.from_url(self._url, **options)
-        # Who finds all connections in use waits for one.
-        return Client.from_pool(
-            BlockingConnectionPool.from_url(self._url, max_connections=CONNECTIONS, timeout=TIMEOUT_S, **options)
-        )
+        try:
+            if self.is_cluster:
+                return RedisCluster.from_url(self._url, **options)
+            # Who finds all connections in use waits for one.
+            pool = BlockingConnectionPool.from_url(self._url, max_connections=CONNECTIONS, timeout=TIMEOUT_S, **options)
+            # It finds fault with the options.
+            pool.make_connection()  # type: ignore[no-untyped-call]
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"CHAT_REDIS_URL can't be used: {error}.") from error
+        return Client.from_pool(pool)
 
     def node(self, partition: int) -> str:
         """The name of the Redis that has a partition: of a cluster, where it was seen last."""
@@ -236,6 +250,8 @@ def unavailable(error: Exception) -> Unavailable:
         raise error
     if isinstance(error, OutOfMemoryError):
         return Unavailable("Redis has no memory left for writes.")
+    if isinstance(error, ResponseError) and str(error).startswith("DB index"):
+        return Unavailable("Redis does not have the database that CHAT_REDIS_URL names.")
     if isinstance(error, ResponseError) and not isinstance(error, _STATES) and not str(error).startswith(_WAITING):
         raise error
     if isinstance(error, RedisClusterException):

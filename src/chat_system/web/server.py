@@ -73,6 +73,8 @@ async def _answer(settings: Settings, listening: socket.socket) -> None:
         gc.freeze()
         gc.set_threshold(GARBAGE_THRESHOLD)
         background = [asyncio.create_task(one) for one in (house.run(), app.keep_going(), _mirror_metrics())]
+        for task in background:
+            task.add_done_callback(_complain)
         port = listening.getsockname()[1]
         try:
             # Not before: the house may wait a minute for MySQL, and would not look at a signal that was only noted.
@@ -84,6 +86,12 @@ async def _answer(settings: Settings, listening: socket.socket) -> None:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
     log.info("stopped")
+
+
+def _complain(task: asyncio.Task[None]) -> None:
+    """None of what goes on in the background ends by itself."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("background work ended", exc_info=error)
 
 
 async def _serve(app: App, listening: socket.socket, told: asyncio.Event) -> None:
