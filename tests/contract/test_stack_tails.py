@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from chat_system.model import ApplicationId, Message, MessageChanged, Window
 from chat_system.ports import Entry, Projection
-from chat_system.stack import gathering
+from chat_system.stack import gathering, tail
 from tests.contract.houses import OPENERS, OpenHouse
 
 pytestmark = pytest.mark.skipif("stack" not in OPENERS, reason="only the stack house has tails")
@@ -153,3 +155,25 @@ async def test_any_course_of_posts_changes_and_applying_shows_what_was_done(
             assert await told(stack, application, chat) == expected
     await stack.settle()
     assert await told(stack, application, chat) == expected
+
+
+async def test_of_long_answers_few_are_asked_for_at_once(stack: OpenHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis would hold all that one call of a script answers, several times over, and answer nobody else."""
+    application, chat = await stack.new_chat()
+    body = "x" * 64_000
+    for _ in range(40):
+        await stack.post(application, chat, body)
+    asked: list[int] = []
+    decode = tail._decode_answers  # noqa: SLF001 - each call is one answer of the script
+
+    def count(packed: bytes) -> Any:
+        found = decode(packed)
+        asked.append(len(found.answers))
+        return found
+
+    monkeypatch.setattr(tail, "_decode_answers", count)
+    await stack.store.messages(application, chat, Window(MANY, 0))
+    pages = await asyncio.gather(*(stack.store.messages(application, chat, Window(MANY, 0)) for _ in range(24)))
+    assert [len(page) for page in pages] == [40] * 24
+    assert max(asked) <= 2
+    assert sum(asked) >= 25

@@ -100,7 +100,11 @@ class Tail:
         self._redis = redis
         self._renewed = renewed
         self._epochs: dict[int, int] = {}
-        self._questions = Gathering(redis, Script("tail"), lambda asked: [_encode(asked)], _unpack)
+        # About how long an answer is. Of long ones few go into a round: Redis would have all of them in memory at once.
+        self._answer_bytes = 0
+        self._questions = Gathering(
+            redis, Script("tail"), lambda asked: [_encode(asked)], self._unpack, weigh=lambda _: self._answer_bytes
+        )
 
     async def chat(self, application: ApplicationId, chat: int) -> ChatTail:
         """The chat without its messages."""
@@ -136,6 +140,11 @@ class Tail:
         """Wait for what is under way."""
         await self._questions.close()
 
+    def _unpack(self, packed: bytes, asked: Sequence[Any]) -> Sequence[tuple[_Answer, int, int]]:
+        self._answer_bytes = max(len(packed) // len(asked), self._answer_bytes // 2)
+        found = _decode_answers(packed)
+        return [(answer, found.now, found.epoch) for answer in found.answers]
+
     async def _ask(self, application: ApplicationId, question: list[Any]) -> tuple[_Answer, int, int]:
         partition = self._redis.partition(application)
         answer, now, epoch = await self._questions.ask(partition, question)
@@ -157,11 +166,6 @@ def _bounds(window: Window) -> list[Any]:
         window.from_end,
         min(window.skip, NUMBER_MAX),
     ]
-
-
-def _unpack(packed: bytes, _asked: Sequence[Any]) -> Sequence[tuple[_Answer, int, int]]:
-    found = _decode_answers(packed)
-    return [(answer, found.now, found.epoch) for answer in found.answers]
 
 
 def _chat_tail(asked: tuple[_Answer, int, int]) -> ChatTail:
