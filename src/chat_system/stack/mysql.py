@@ -466,8 +466,11 @@ def _is_lost(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def meaning() -> Any:
-    """Turn the driver's errors into what they mean for a caller; data errors pass as they are."""
+def meaning(*, pass_unknown: bool = False) -> Any:
+    """Turn the driver's errors into what they mean for a caller; data errors pass as they are.
+
+    What is in no list is waited for, unless it is to pass, too: a migration would meet it again and again.
+    """
     try:
         yield
     except (MySQLError, OSError, EOFError, TimeoutError) as error:
@@ -481,7 +484,7 @@ def meaning() -> Any:
             raise Unavailable(f"MySQL {_REFUSED[number]}.") from error
         if _is_lost(error):
             raise Unavailable("MySQL is away.") from error
-        if number is None or number in _OF_THE_DATA or isinstance(error, DataError | IntegrityError):
+        if pass_unknown or number is None or number in _OF_THE_DATA or isinstance(error, DataError | IntegrityError):
             raise
         # Whatever else it has, and there are thousands of numbers, is no fault of what was to be stored.
         raise Unavailable(f"MySQL refuses ({number}).") from error

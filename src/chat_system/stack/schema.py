@@ -78,18 +78,19 @@ async def _migrate(database: Database, url: str) -> bool:
                 wrong = await run_in_background("chat_system.stack.migrations", url)
             except ChildProcessError as error:
                 raise ConfigurationError(f"The database {database.address} can't be migrated: {error}.") from error
-            if wrong:
-                _raise(wrong)
-            log.info("database migrated", database=str(database.address), revision=HEAD)
-            return True
         finally:
             await holding.fetch("SELECT RELEASE_LOCK(%s)", (lock,))
+    if wrong:
+        # Out here: within, it would be taken for an error of this transaction.
+        _raise(wrong)
+    log.info("database migrated", database=str(database.address), revision=HEAD)
+    return True
 
 
 def _raise(wrong: str) -> NoReturn:
     """What went wrong in the process that migrates means what it would mean here."""
     number, text = msgspec.json.decode(wrong, type=tuple[int | None, str])
-    with meaning():
+    with meaning(pass_unknown=True):
         raise ConnectionError(text) if number is None else OperationalError(number, text)
 
 
