@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 STDIN = 0
 
@@ -41,8 +40,11 @@ async def run_in_background(module: str, task: str) -> str:
 
 
 def python() -> list[str]:
-    """How to run a module of ours: with what lies in the current folder out of reach, unless it is not for this one."""
-    return [sys.executable] if sys.path[0] in ("", str(Path.cwd())) else [sys.executable, "-P"]
+    """How to run a module of ours: like the command, which imports nothing of the folder in which it is called.
+
+    With `python -m` this process does, and may have been found there itself.
+    """
+    return [sys.executable] if sys.modules["__main__"].__spec__ else [sys.executable, "-P"]
 
 
 def obey(work: Callable[[str], str | None]) -> None:

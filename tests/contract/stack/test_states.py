@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,15 @@ async def post(rooms: Rooms, application: ApplicationId, *bodies: str) -> int:
     return (await rooms.journal.append(application, PostMessages(1, messages))).number
 
 
+async def accepts(rooms: Rooms, application: ApplicationId) -> bool:
+    """Whether a message can be posted."""
+    try:
+        await post(rooms, application, "after")
+    except Unavailable:
+        return False
+    return True
+
+
 async def listed(rooms: Rooms, application: ApplicationId) -> list[Any]:
     """The bodies of the chat."""
     return [message.body for message in await rooms.store.messages(application, 1, EVERYTHING)]
@@ -149,15 +159,7 @@ async def test_a_primary_that_became_a_replica_is_waited_for(mariadb: MariaDBSer
         await asyncio.sleep(0.5)
         assert not applying.done()
         redis.ask("REPLICAOF", "NO", "ONE")
-
-        async def accepted() -> bool:
-            try:
-                await post(rooms, application, "after")
-            except Unavailable:
-                return False
-            return True
-
-        await eventually(accepted, True)
+        await eventually(partial(accepts, rooms, application), True)
         applying.cancel()
         assert (await listed(rooms, application))[-1] == "after"
 
@@ -203,13 +205,5 @@ async def test_a_line_whose_connection_failed_strangely_is_made_again(
     async with opened(mariadb, redis) as (rooms, application):
         redis.restart()
         to_fail[0] = 6
-
-        async def accepted() -> bool:
-            try:
-                await post(rooms, application, "after")
-            except Unavailable:
-                return False
-            return True
-
-        await eventually(accepted, True)
+        await eventually(partial(accepts, rooms, application), True)
         assert to_fail[0] < 6
