@@ -75,6 +75,16 @@ async def test_requests_around_an_upgrade_keep_their_order(house: House, chat: C
         assert [(await said(raw, 201))["number"] for _ in range(3)] == [1, 2, 3]
 
 
+async def test_an_empty_key_behind_an_upgrade_is_still_refused(house: House, chat: ChatAt) -> None:
+    """What is told again of a head is all of it but the question."""
+    body = b'{"body":"x"}'
+    asking = {"Connection": "Upgrade", "Upgrade": "h2c", "Idempotency_Key": ""}
+    async with connection(house) as raw:
+        await raw.send(head("POST", f"{chat.path}/messages", Content_Length=len(body), **asking) + body)
+        expect_problem(await raw.answer(), 400, "invalid")
+    assert await chat.messages() == []
+
+
 async def _refused_early(raw: RawConnection, begin: bytes, more: bytes) -> None:
     """Refused, and cut off, before much of it was taken."""
     await raw.send(begin)

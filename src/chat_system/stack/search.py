@@ -92,7 +92,7 @@ class StackSearch:
             await self.write(self.alias, entries)
         except Missing:
             log.warning("search index was missing", alias=self.alias)
-            await self._make_up()
+            await self._make_index()
             # Retried by who called: an index that was made this moment need not be ready.
             raise Unavailable("Elasticsearch is away: the search index had to be made.") from None
         except Refused as error:
@@ -100,7 +100,7 @@ class StackSearch:
             raise Unavailable(f"Elasticsearch is away: it refuses to index anything ({error}).") from error
         INDEXED.inc(len(entries))
 
-    async def _make_up(self) -> None:
+    async def _make_index(self) -> None:
         try:
             await self.indices.create()
         except (Failure, ConfigurationError) as error:

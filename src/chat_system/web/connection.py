@@ -200,7 +200,7 @@ class Connection(asyncio.Protocol):
         request = self._requests.pop()
         self._is_deaf = False
         asked = request.headers | {b"connection": _without_upgrade(request.headers.get(b"connection", b""))}
-        lines = [b"%s: %s\r\n" % (name, value) for name, value in asked.items() if value and name != b"upgrade"]
+        lines = [b"%s: %s\r\n" % (name, value) for name, value in asked.items() if name != b"upgrade"]
         version = b"1.1" if request.is_http_1_1 else b"1.0"
         self._parser = httptools.HttpRequestParser(self)
         head = b"%s %s HTTP/%s\r\n%s\r\n" % (request.method.encode(), self._url, version, b"".join(lines))
