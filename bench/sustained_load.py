@@ -22,7 +22,7 @@ from bench.load import PATIENCE_S, SHOWN_OF_AN_ANSWER, Exchange, run_alone
 from bench.measure import Wrong
 
 LOOK_S = 0.03
-EDGE_TIMEOUT_S = 10.0
+EDGE_TIMEOUT_S = 20.0
 """How long the gate may stay as it is before a window ends without it."""
 
 PROJECTIONS = ("store", "search")

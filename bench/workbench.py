@@ -55,6 +55,9 @@ class Sizes:
     readers: int
     projected: int
     unapplied: int
+    sustained: int
+    """In each stage alone."""
+
     sustained_s: float
     lag_s: float
     built: bool = False
@@ -82,9 +85,10 @@ DEFAULT = Sizes(
     short_chat=1_000,
     imported=50_000,
     readers=1_000,
-    projected=20_000,
+    projected=50_000,
     unapplied=100_000,
-    sustained_s=8.0,
+    sustained=100_000,
+    sustained_s=10.0,
     lag_s=10.0,
 )
 QUICK = Sizes(
@@ -99,6 +103,7 @@ QUICK = Sizes(
     readers=200,
     projected=5_000,
     unapplied=10_000,
+    sustained=10_000,
     sustained_s=3.0,
     lag_s=3.0,
 )

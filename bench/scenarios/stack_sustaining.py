@@ -51,7 +51,7 @@ class System:
         servers, poster = self.bench.stack, self.poster
         servers.rest(self.api.child)
         before_s, acknowledged = servers.cpu_s() + self.api.child.cpu_s(), poster.acknowledged
-        posted = poster.post(POSTING_TIMEOUT_S, self.bench.sizes.projected)
+        posted = poster.post(POSTING_TIMEOUT_S, self.bench.sizes.sustained)
         servers.rest(self.api.child)
         count = poster.acknowledged - acknowledged
         costs = {"accept_us": (servers.cpu_s() + self.api.child.cpu_s() - before_s) / count * 1e6}
