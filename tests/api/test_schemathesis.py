@@ -35,6 +35,7 @@ from tests.houses import House
 EXAMPLES = 12
 SCENARIOS = 10
 STEPS = 12
+WALKS_MAX = 4
 BUDGET = settings(deadline=None, max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), derandomize=True)
 BY_NAME = {operation.name: operation for operation in OPERATIONS}
 
@@ -184,7 +185,11 @@ def test_a_walk_through_linked_operations_is_as_described(house: House) -> None:
                 if not all(isinstance(one, RejectedPositiveData) for one in failures.exceptions):
                     raise
 
-    Walk.run(settings=settings(BUDGET, max_examples=SCENARIOS, stateful_step_count=STEPS))
-    assert "POST /applications 201" in walked
-    assert "GET /applications/{token}/chats 200" in walked
-    assert "DELETE /applications/{token} 204" in walked
+    # Where walks lead depends on tokens that are made up: they may leave each application before its chats are seen.
+    expected = {"POST /applications 201", "GET /applications/{token}/chats 200", "DELETE /applications/{token} 204"}
+    for turn in range(WALKS_MAX):
+        budget = settings(BUDGET, max_examples=SCENARIOS, stateful_step_count=STEPS, derandomize=turn == 0)
+        Walk.run(settings=budget)
+        if expected <= walked:
+            break
+    assert not expected - walked

@@ -1,7 +1,7 @@
 """Calls of one script, gathered: what comes while a round is under way goes together into the next.
 
-The calls of a partition become one call of the script, and those of all partitions go out in one piece: so a hundred
-clients share one round trip, and one fsync. What is too much for one round waits for the one after.
+The calls of a partition become one call of the script, and those of all partitions that a Redis has go out in one
+piece: so a hundred clients share one round trip, and one fsync. What is too much for one round waits for the one after.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _Asked = list[tuple[Any, asyncio.Future[Any]]]
 
 
 class Gathering:
-    """The calls of one script, by partition.
+    """The calls of one script, by partition; each Redis of a cluster has rounds of its own.
 
     `encode` makes the script's arguments of a partition's requests, `decode` their answers of its answer and the
     requests; `weigh` says about how many bytes a request costs Redis. `observe` is told of each round how many requests
@@ -47,12 +47,34 @@ class Gathering:
         weigh: Callable[[Any], int] = lambda _: 0,
         observe: Callable[[int, float], None] | None = None,
     ) -> None:
-        self._script = script
-        self._encode = encode
-        self._decode = decode
-        self._weigh = weigh
-        self._observe = observe
-        self._calls = _Calls(redis, script)
+        self.script = script
+        self.encode = encode
+        self.decode = decode
+        self.weigh = weigh
+        self.observe = observe
+        self.calls = _Calls(redis, script)
+        self._rounds: dict[str | int, _Rounds] = {}
+
+    def ask(self, partition: int, request: Any) -> asyncio.Future[Any]:
+        """The answer to one request, in some time. If the caller leaves, the request stands all the same."""
+        # Of a cluster, one Redis that keeps silent holds up nobody who asks another.
+        where = self.calls.where(partition)
+        rounds = self._rounds.get(where)
+        if rounds is None:
+            rounds = self._rounds[where] = _Rounds(self)
+        return rounds.ask(partition, request)
+
+    async def close(self) -> None:
+        """Wait for what is under way."""
+        for rounds in tuple(self._rounds.values()):
+            await rounds.end()
+
+
+class _Rounds:
+    """One round after the other, to one Redis."""
+
+    def __init__(self, gathering: Gathering) -> None:
+        self._gathering = gathering
         self._waiting: deque[tuple[int, Any, asyncio.Future[Any]]] = deque()
         # Of the round that is under way: how many calls and requests without an answer, and since when.
         self._calls_left = 0
@@ -63,7 +85,7 @@ class Gathering:
         self._loop = asyncio.get_running_loop()
 
     def ask(self, partition: int, request: Any) -> asyncio.Future[Any]:
-        """The answer to one request, in some time. If the caller leaves, the request stands all the same."""
+        """See `Gathering.ask`."""
         future = self._loop.create_future()
         self._waiting.append((partition, request, future))
         if not self._calls_left and not self._is_due:
@@ -72,8 +94,8 @@ class Gathering:
             self._loop.call_soon(self._begin)
         return future
 
-    async def close(self) -> None:
-        """Wait for what is under way."""
+    async def end(self) -> None:
+        """Wait until nothing is left."""
         while self._waiting or self._calls_left:
             self._none_left.clear()
             await self._none_left.wait()
@@ -88,20 +110,21 @@ class Gathering:
         for partition, requests in asked.items():
             answered = partial(self._answered, requests)
             try:
-                arguments = self._encode([request for request, _ in requests])
+                arguments = self._gathering.encode([request for request, _ in requests])
             except Exception as defect:  # noqa: BLE001 - whatever it is, those who wait must be told
                 self._loop.call_soon(answered, defect)
             else:
-                self._calls.call(partition, arguments, answered)
-        self._calls.flush()
+                self._gathering.calls.call(partition, arguments, answered)
+        self._gathering.calls.flush()
 
     def _next_round(self) -> dict[int, _Asked]:
         """By partition what is asked next, in the order in which it came."""
         asked: dict[int, _Asked] = {}
+        weigh = self._gathering.weigh
         weight = 0
         for _ in range(min(len(self._waiting), ROUND_MAX_REQUESTS)):
             partition, request, future = self._waiting[0]
-            weight += self._weigh(request)
+            weight += weigh(request)
             if asked and weight > ROUND_MAX_BYTES:
                 break
             self._waiting.popleft()
@@ -117,7 +140,7 @@ class Gathering:
                 raise answer
             if isinstance(answer, Exception):
                 raise unavailable(answer) from answer
-            answers = self._decode(answer, [request for request, _ in asked])
+            answers = self._gathering.decode(answer, [request for request, _ in asked])
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must be told
             self._refuse(asked, error)
         else:
@@ -126,8 +149,8 @@ class Gathering:
                     future.set_result(one)
 
     def _end(self) -> None:
-        if self._observe is not None:
-            self._observe(self._requests, self._loop.time() - self._started)
+        if (observe := self._gathering.observe) is not None:
+            observe(self._requests, self._loop.time() - self._started)
         if self._waiting:
             # Redis begins with these while those who were answered go on.
             self._begin()
@@ -136,7 +159,7 @@ class Gathering:
 
     def _refuse(self, asked: _Asked, error: Exception) -> None:
         if not isinstance(error, Unavailable):
-            log.error("script failed", script=self._script.name, exc_info=error)
+            log.error("script failed", script=self._gathering.script.name, exc_info=error)
         for _, future in asked:
             if not future.done():
                 future.set_exception(_own(error))
@@ -149,11 +172,17 @@ class _Calls:
         self._redis = redis
         self._script = script
         self._lines: dict[str, Line] = {}
+        self._nodes: dict[int, str] = {}
+        """Which Redis has a partition, by what was seen last."""
         self._loop = asyncio.get_running_loop()
         # redis-py's calls, which find out where in a cluster everything is.
         self._finding: set[asyncio.Task[None]] = set()
         self._is_lost = redis.is_cluster
         redis.on_close(self._close)
+
+    def where(self, partition: int) -> str | int:
+        """What has the partition: a Redis, or while that must be found out the partition itself."""
+        return partition if self._is_lost else self._node(partition)
 
     def call(self, partition: int, arguments: Sequence[Any], answered: Answered) -> None:
         """Ask with the next `flush`."""
@@ -184,8 +213,14 @@ class _Calls:
         for line in self._lines.values():
             line.close()
 
+    def _node(self, partition: int) -> str:
+        name = self._nodes.get(partition)
+        if name is None:
+            name = self._nodes[partition] = self._redis.node(partition)
+        return name
+
     def _line(self, partition: int) -> Line:
-        name = self._redis.node(partition)
+        name = self._node(partition)
         line = self._lines.get(name)
         if line is None:
             line = self._lines[name] = Line(partial(self._redis.open, name), TIMEOUT_S)
@@ -193,11 +228,11 @@ class _Calls:
 
     def _has_moved(self, failure: Exception) -> bool:
         """Whether it may be asked again, elsewhere. Whatever else a cluster's node says, look again where it is."""
-        if isinstance(failure, ResponseError):
-            self._is_lost = self._is_lost or str(failure).startswith(_MOVED)
-            return str(failure).startswith(_MOVED)
-        self._is_lost = True
-        return False
+        has_moved = isinstance(failure, ResponseError) and str(failure).startswith(_MOVED)
+        if has_moved or not isinstance(failure, ResponseError):
+            self._is_lost = True
+            self._nodes.clear()
+        return has_moved
 
     def _find(self, partition: int, arguments: Sequence[Any], answered: Answered) -> None:
         task = self._loop.create_task(self._ask_apart(partition, arguments, answered))

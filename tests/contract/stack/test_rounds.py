@@ -13,6 +13,7 @@ from chat_system.stack import gathering as module
 from chat_system.stack.gathering import Gathering
 from chat_system.stack.redis import Redis, Script
 from chat_system.stack.tail import APPLICATION
+from tests.servers.redis import RedisCluster
 from tests.servers.shared import run_servers
 
 PARTITIONS = 2
@@ -75,3 +76,30 @@ async def test_a_round_asks_all_partitions_at_once(redis: Redis) -> None:
     answers = await asyncio.gather(*(gathering.ask(partition, 0) for partition in (0, 1, 1, 0, 1)))
     assert (seen, answers) == ([5], [2, 3, 3, 2, 3])
     await gathering.close()
+
+
+async def test_of_a_cluster_a_silent_redis_holds_up_no_other(redis_cluster: RedisCluster) -> None:
+    """Who asks another is answered meanwhile, again and again; who asked it is answered when it goes on."""
+    redis = Redis(redis_cluster.url, f"rounds-{secrets.token_hex(5)}", 8)
+    gathering = Gathering(redis, Script("tail"), encode, decode)
+    # The first find out where everything is.
+    for _ in range(2):
+        await asyncio.gather(*(gathering.ask(partition, 0) for partition in range(8)))
+    nodes = {partition: redis.node(partition) for partition in range(8)}
+    silent = redis_cluster.nodes[0]
+    on_it = [partition for partition in nodes if nodes[partition].endswith(f":{silent.port}")]
+    elsewhere = [partition for partition in nodes if partition not in on_it]
+    assert on_it
+    assert elsewhere
+    silent.freeze()
+    try:
+        waiting = [gathering.ask(partition, 0) for partition in nodes]
+        for _ in range(3):
+            async with asyncio.timeout(1.0):
+                await asyncio.gather(*(gathering.ask(partition, 0) for partition in elsewhere))
+        assert [partition for partition in nodes if not waiting[partition].done()] == on_it
+    finally:
+        silent.thaw()
+    await asyncio.gather(*waiting)
+    await gathering.close()
+    await redis.close()
