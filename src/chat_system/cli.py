@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -430,6 +431,8 @@ def export(
                 return await write_lines(house.system, application, file)
 
     settings = _settings()
+    # Told to end, it takes its unfinished file along.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     count = asyncio.run(run())
     say(f"{count:,} messages exported.")
 

@@ -109,6 +109,29 @@ def test_a_file_that_is_replaced_stays_as_private_as_it_was(sampled: Program) ->
     assert file.stat().st_mode & 0o777 == 0o600
 
 
+def test_an_export_that_is_told_to_end_leaves_nothing_unfinished(program: Program) -> None:
+    """SIGTERM in the middle: the file that was there stays, and no part of another lies beside it."""
+    program.run("import", "-", "--name", "long", given=written([line(body=str(number)) for number in range(30_000)]))
+    output = program.folder / "out.ndjson"
+    output.write_text("an earlier export")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "chat_system", "export", program.token, "--output", str(output)],
+        env=program.environment(),
+        cwd=program.folder,
+        stderr=subprocess.PIPE,
+    )
+    with process:
+        assert process.stderr is not None
+        while not (unfinished := list(program.folder.glob(".out.*"))):
+            assert process.poll() is None, process.stderr.read()
+        process.terminate()
+        said = process.stderr.read()
+    assert process.returncode == 1
+    assert said == b"chat-system: Interrupted.\n"
+    assert output.read_text() == "an earlier export"
+    assert not any(file.exists() for file in unfinished)
+
+
 @pytest.mark.parametrize("start", ["-b", "--", "-h"])
 def test_a_token_that_begins_with_a_dash_is_a_token(filled: Program, start: str) -> None:
     """One in 64 does, and is taken for no option, however it goes on."""
