@@ -60,7 +60,7 @@ class RedisServer(Server):
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             timeout=CHECK_TIMEOUT_S,
-            check=False,
+            check=True,
         )
 
     def command(self) -> list[str]:
