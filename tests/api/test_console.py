@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from importlib.resources import files
+from urllib.parse import urljoin
 
 import pytest
 
@@ -25,11 +26,12 @@ def policy(text: str) -> dict[str, list[str]]:
 
 
 async def test_a_browser_is_led_to_the_console(client: Client) -> None:
-    """From `/`, and from the address without its slash."""
+    """From `/`, and from the address without its slash; by a relative address, which a proxy's prefix is part of."""
     for path, headers in (("/", {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}), ("/console", {})):
         response = await client.get(path, headers=headers)
         assert response.is_redirect
-        assert response.headers["location"] == PAGE
+        location = response.headers["location"]
+        assert urljoin(f"https://proxy.example/chat{path}", location) == f"https://proxy.example/chat{PAGE}"
 
 
 async def test_a_program_is_given_an_index_of_links(client: Client) -> None:

@@ -44,8 +44,8 @@ _HEADERS: list[Header] = [
 
 
 async def to_console(system: ChatSystem, request: Request) -> Response:
-    """The address without its slash."""
-    return Response(308, b"", b"text/plain", [(b"location", HOME.encode())])
+    """The address without its slash. The way is relative, for a proxy may mount all under a prefix."""
+    return Response(308, b"", b"text/plain", [(b"location", HOME.removeprefix("/").encode())])
 
 
 async def page(system: ChatSystem, request: Request) -> Response:

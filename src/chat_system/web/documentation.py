@@ -54,7 +54,7 @@ INDEX = {
 async def index(system: ChatSystem, request: Request) -> Response:
     """Links for programs; browsers go to the console."""
     if b"text/html" in request.headers.get(b"accept", b""):
-        return Response(307, b"", b"text/plain", [(b"location", INDEX["console"].encode())])
+        return Response(307, b"", b"text/plain", [(b"location", console.HOME.removeprefix("/").encode())])
     return Response(200, msgspec.json.encode(INDEX))
 
 
