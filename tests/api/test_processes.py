@@ -12,6 +12,14 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from tests.api.processes import (
+    ENOUGH_CONNECTIONS,
+    PROCESSES,
+    all_serve,
+    answered_by,
+    fresh_connections,
+    processes_of,
+)
 from tests.client import ChatAt
 from tests.conftest import BuildHouse, Connect, only
 from tests.eventually import eventually
@@ -19,10 +27,6 @@ from tests.faults.refusals import refusal
 from tests.houses import House
 
 stack = only("stack", because="one SQLite file has one process")
-
-PROCESSES = 3
-ENOUGH_CONNECTIONS = 40
-"""So many that all processes answer some: a connection goes to each of three alike."""
 
 
 @pytest.fixture
@@ -34,8 +38,7 @@ def several(serve: BuildHouse) -> House:
 @pytest.fixture
 async def fresh(several: House) -> AsyncIterator[httpx.AsyncClient]:
     """A client with a connection of its own for each request."""
-    limits = httpx.Limits(max_keepalive_connections=0)
-    async with httpx.AsyncClient(base_url=several.url, limits=limits, trust_env=False, timeout=30.0) as client:
+    async with fresh_connections(several) as client:
         yield client
 
 
@@ -46,11 +49,6 @@ async def crowded(several: House, connect: Connect) -> ChatAt:
     return await client.create_chat((await client.create_application())["token"])
 
 
-def processes_of(house: House) -> list[int]:
-    """The processes that serve or have served, in the order in which they began."""
-    return [int(found) for found in re.findall(r"\bserving\b.*\bprocess=(\d+)", house.log_text())]
-
-
 def alive(process: int) -> bool:
     """Whether it is there. Ours are not our children, so none stays as a zombie for us to reap."""
     try:
@@ -58,15 +56,6 @@ def alive(process: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-async def all_serve(house: House, more: int = 0) -> None:
-    """Wait until each process of the house has said that it serves, and as many more as have replaced one."""
-
-    async def count() -> int:
-        return len(processes_of(house))
-
-    await eventually(count, PROCESSES + more)
 
 
 async def counted(client: httpx.AsyncClient, series: str) -> float:
@@ -90,14 +79,14 @@ async def test_what_one_process_acknowledged_all_others_show(
 ) -> None:
     """Numbers have no gaps though many processes give them, and each read sees the post that came before it."""
     await all_serve(several)
-    answered_by = set()
+    answering = set()
     for number in range(1, ENOUGH_CONNECTIONS + 1):
         posted = await fresh.post(f"{crowded.path}/messages", json={"body": f"number {number}"})
         assert posted.status_code == 201
         assert posted.json()["number"] == number
         assert (await fresh.get(f"{crowded.path}/messages/{number}")).json() == posted.json()
-        answered_by.add(posted.headers["x-request-id"].rsplit("-", 1)[0])
-    assert len(answered_by) == PROCESSES
+        answering.add(answered_by(posted))
+    assert len(answering) == PROCESSES
 
 
 @stack
