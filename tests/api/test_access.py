@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -355,6 +356,36 @@ async def test_unknown_tokens_are_limited_by_address(limited: House, connect: Co
     expect_problem(refused, 429, "too_many")
     assert int(refused.headers["retry-after"]) >= 1
     await chat.post()
+
+
+async def test_wrong_admin_keys_count_as_unknown_tokens(serve: BuildHouse, connect: Connect) -> None:
+    """Who guesses keys and tokens in turn has one limit for both. No key and a known token are no guesses."""
+    rate, burst = 5, 10
+    client = connect(serve(admin_key=ADMIN_KEY, unknown_rate_per_s=rate))
+    right = {"Authorization": f"Bearer {ADMIN_KEY}"}
+    shop = expect(await client.post("/applications", json={"name": "Shop"}, headers=right), 201).json()
+    for _ in range(3 * burst):
+        expect_problem(await client.get("/applications"), 401, "unauthorized")
+        known = await client.get("/applications", headers={"Authorization": f"Bearer {shop['token']}"})
+        expect_problem(known, 403, "forbidden")
+    began = time.monotonic()
+    answers = []
+    for count in range(3 * burst):
+        method, path = ADMIN_OPERATIONS[count % len(ADMIN_OPERATIONS)]
+        guess = {"Authorization": f"Bearer {ADMIN_KEY}{count}"}
+        path = path.format(token=shop["token"])
+        answers.append(await client.request(method, path, json={"name": "x"}, headers=guess))
+        answers.append(await client.get(f"/applications/{count:A>43}/chats"))
+    took_s = time.monotonic() - began
+    assert {answer.status_code for answer in answers[::2]} == {401, 429}
+    assert {answer.status_code for answer in answers[1::2]} == {404, 429}
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert burst <= len(answers) - len(refused) <= burst + took_s * rate + 1
+    for answer in refused:
+        assert answer.headers["ratelimit-policy"] == f'"unknown-token";q={burst};w=2'
+        assert int(answer.headers["retry-after"]) >= 1
+    expect(await client.get("/applications", headers=right), 200)
+    expect(await client.post(f"/applications/{shop['token']}/chats"), 201)
 
 
 async def test_the_aliases_count_for_their_application(limited: House, connect: Connect) -> None:
