@@ -147,13 +147,19 @@ async def test_a_token_opens_its_chats_and_messages_without_the_admin_key(anyone
         assert (await stream.next_event()).message == posted
 
 
-async def test_an_application_token_is_no_admin_key(anyone: Client, shop: Application) -> None:
-    """A token administers nothing, not even its own application."""
+async def test_an_application_token_is_no_admin_key(admin: Client, anyone: Client, shop: Application) -> None:
+    """A token administers nothing, not even its own application: 403, and only as long as it is one."""
     headers = {"Authorization": f"Bearer {shop['token']}"}
-    for method, path in ADMIN_OPERATIONS:
-        response = await anyone.request(method, path.format(token=shop["token"]), json={"name": "x"}, headers=headers)
-        assert response.status_code in (401, 403)
+    for (method, path), token in itertools.product(ADMIN_OPERATIONS, (shop["token"], UNKNOWN_TOKEN)):
+        response = await anyone.request(method, path.format(token=token), json={"name": "x"}, headers=headers)
+        if method == "HEAD":
+            assert response.status_code == 403
+        else:
+            expect_problem(response, 403, "forbidden")
+        assert "www-authenticate" not in response.headers
     assert await anyone.read_application(shop["token"]) == shop
+    await admin.erase_application(shop["token"])
+    expect_problem(await anyone.get("/applications", headers=headers), 401, "unauthorized")
 
 
 async def test_the_admin_key_is_no_application_token(anyone: Client) -> None:
