@@ -224,6 +224,10 @@ async def test_every_loopback_address_is_loopback(build_house: BuildHouse, conne
     await connect(house).create_application()
 
 
+EXPOSED = {
+    *("link", "location", "x-request-id", "idempotency-replayed", "retry-after"),
+    *("ratelimit", "ratelimit-policy", "allow"),
+}
 CORS_HEADERS = ["access-control-allow-origin", "access-control-allow-methods", "access-control-allow-headers"]
 
 
@@ -247,20 +251,31 @@ async def test_no_origin_is_granted_unless_named(client: Client, chat: ChatAt) -
         await client.get(chat.path, headers={"Origin": SHOP}),
         await client.post("/applications", json={"name": "x"}, headers={"Origin": SHOP}),
         await client.get("/nothing", headers={"Origin": SHOP}),
-        await client.request("OPTIONS", chat.path, headers=preflight(SHOP, "PATCH")),
+        asked := await client.request("OPTIONS", chat.path, headers=preflight(SHOP, "PATCH")),
     ]:
         assert not any(name in response.headers for name in CORS_HEADERS)
+    expect_problem(asked, 405, "method_not_allowed")
+    assert granted(asked, "allow") == {"get", "head", "patch"}
 
 
 @pytest.mark.parametrize("origin", [ELSEWHERE, "null", SHOP + ".evil.example", "http://shop.example", SHOP + ":444"])
 async def test_an_origin_that_is_not_named_gets_no_grant(anyone: Client, shop: Application, origin: str) -> None:
-    """Named origins are compared whole: scheme, host and port."""
+    """Named origins are compared whole: scheme, host and port. To others OPTIONS is a method like any other: 405."""
     path = f"/applications/{shop['token']}"
-    for response in [
-        await anyone.get(path, headers={"Origin": origin}),
-        await anyone.request("OPTIONS", path, headers=preflight(origin, "GET")),
-    ]:
-        assert not any(name in response.headers for name in CORS_HEADERS)
+    answered = expect(await anyone.get(path, headers={"Origin": origin}), 200)
+    asked = await anyone.request("OPTIONS", path, headers=preflight(origin, "GET"))
+    expect_problem(asked, 405, "method_not_allowed")
+    assert granted(asked, "allow") == {"get", "head", "put", "patch", "delete"}
+    for response in (answered, asked):
+        assert not any(name in response.headers for name in (*CORS_HEADERS, "access-control-expose-headers"))
+
+
+async def test_a_named_origin_that_does_not_ask_first_gets_no_preflight(anyone: Client, shop: Application) -> None:
+    """OPTIONS without the method that it asks for is no such question: 405, which that origin may read."""
+    response = await anyone.request("OPTIONS", f"/applications/{shop['token']}", headers={"Origin": SHOP})
+    expect_problem(response, 405, "method_not_allowed")
+    assert response.headers["access-control-allow-origin"] == SHOP
+    assert "access-control-allow-methods" not in response.headers
 
 
 @pytest.mark.parametrize("origin", [SHOP, CHAT_WIDGET])
@@ -275,8 +290,7 @@ async def test_a_named_origin_may_read_answers_and_refusals(anyone: Client, shop
         response = await anyone.get(path, headers={"Origin": origin})
         assert response.headers["access-control-allow-origin"] == origin
         assert "origin" in granted(response, "vary")
-        exposed = granted(response, "access-control-expose-headers")
-        assert {"link", "location", "x-request-id", "idempotency-replayed", "retry-after"} <= exposed
+        assert granted(response, "access-control-expose-headers") == EXPOSED
 
 
 async def test_answers_vary_by_origin_even_for_those_without_one(anyone: Client, shop: Application) -> None:
@@ -293,7 +307,7 @@ async def test_a_named_origin_passes_the_preflight(anyone: Client, shop: Applica
     asked = "authorization,content-type,idempotency-key,last-event-id,x-application-token,x-request-id"
     path = f"/applications/{shop['token']}{below}"
     response = await anyone.request("OPTIONS", path, headers=preflight(SHOP, method, asked))
-    assert response.status_code in (200, 204)
+    assert expect(response, 204).content == b""
     assert response.headers["access-control-allow-origin"] == SHOP
     assert method.lower() in granted(response, "access-control-allow-methods")
     assert set(asked.split(",")) <= granted(response, "access-control-allow-headers")
