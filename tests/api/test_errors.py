@@ -13,6 +13,7 @@ from tests.api.problems import expect_invalid, expect_not_found, expect_problem
 from tests.api.shapes import UNKNOWN_TOKEN
 from tests.client import ChatAt, Client, expect
 from tests.conftest import Connect, running_house
+from tests.eventually import eventually
 from tests.houses import House
 from tests.raw_http import connection, head
 
@@ -30,6 +31,18 @@ UNKNOWN_PATHS = [
     "/Applications",
     "/api/v1/applications",
 ]
+PUBLIC_PATHS = {
+    "/health/live": 200,
+    "/health/ready": 200,
+    "/metrics": 200,
+    "/openapi.json": 200,
+    "/swagger/doc.json": 200,
+    "/swagger/index.html": 200,
+    "/console": 308,
+    "/console/": 200,
+    "/console/folding.json": 200,
+    "/": 200,
+}
 
 
 @pytest.mark.parametrize("path", UNKNOWN_PATHS)
@@ -249,6 +262,33 @@ async def test_a_refused_connection_is_answered_again_after_the_second_it_was_to
     finally:
         for _, writer in lines:
             writer.close()
+
+
+async def test_a_full_server_still_answers_operators_and_readers(crowded: House, connect: Connect) -> None:
+    """While two requests are under way, all else is 503, health and documents are as ever; then the two end well."""
+    client = connect(crowded)
+    chat = await client.create_chat((await client.create_application())["token"])
+    body = b'{"body": "slow"}'
+    request = head("POST", f"{chat.path}/messages", Content_Length=len(body))
+    async with connection(crowded) as one, connection(crowded) as two:
+        for slow in (one, two):
+            await slow.send(request + body[:5])
+
+        async def asked() -> int:
+            return (await client.get(chat.path)).status_code
+
+        await eventually(asked, 503)
+        for path in ("/applications", f"/applications/{chat.token}", f"{chat.path}/events"):
+            expect_problem(await client.get(path), 503, "unavailable")
+        for path, status in PUBLIC_PATHS.items():
+            for method in ("GET", "HEAD"):
+                expect(await client.request(method, path), status)
+        expect_not_found(await client.get("/nothing"))
+        for number, slow in enumerate((one, two), 1):
+            await slow.send(body[5:])
+            answer = await slow.answer()
+            assert (answer.status_code, answer.json()["number"]) == (201, number)
+    await eventually(asked, 200)
 
 
 async def test_open_streams_are_not_in_flight(crowded: House, connect: Connect) -> None:
