@@ -46,11 +46,15 @@ class StreamEnded(Exception):
 
 
 class LiveStream:
-    """An open stream. `response` is the httpx response; `comments` what arrived as comment lines."""
+    """An open stream. `response` is the httpx response; `comments` what arrived as comment lines.
+
+    `retry_ms` is how long the server asks clients to wait before they reconnect; None until it has said so.
+    """
 
     def __init__(self, response: httpx.Response) -> None:
         self.response = response
         self.comments: list[str] = []
+        self.retry_ms: int | None = None
         self._lines = _lines(response.aiter_bytes())
         self._pending: asyncio.Task[str] | None = None
 
@@ -87,6 +91,8 @@ class LiveStream:
                 name, _, value = line.partition(":")
                 assert name in ("event", "id", "data", "retry"), f"not a field of server-sent events: {line!r}"
                 value = value.removeprefix(" ")
+                if name == "retry":
+                    self.retry_ms = int(value)
                 fields[name] = f"{fields[name]}\n{value}" if name == "data" and "data" in fields else value
 
     async def events(self, count: int, timeout_s: float = EVENT_TIMEOUT_S) -> list[Event]:

@@ -275,6 +275,16 @@ async def test_comments_keep_an_idle_stream_alive(chat: ChatAt) -> None:
         assert (await stream.next_event()).message == posted
 
 
+@pytest.mark.parametrize("after", [None, 0])
+async def test_clients_are_asked_to_wait_a_second_before_they_reconnect(chat: ChatAt, after: int | None) -> None:
+    """The stream says so before anything else: whoever is cut off then knows."""
+    async with chat.follow(after=after) as stream:
+        assert await stream.is_silent(0.5)
+        assert stream.retry_ms == 1000
+        posted = await chat.post()
+        assert (await stream.next_event()).message == posted
+
+
 async def test_a_stream_ends_when_its_application_is_erased(client: Client, chat: ChatAt, other_chat: ChatAt) -> None:
     """Its readers are told by the end; the streams of others go on."""
     async with chat.follow() as erased, other_chat.follow() as other:
