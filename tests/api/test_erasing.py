@@ -99,6 +99,24 @@ async def test_an_application_erased_through_one_process_is_gone_for_all(serve: 
         expect(await fresh.delete(base), 404)
 
 
+@only("stack", because="one SQLite file has one process")
+async def test_an_erased_token_is_a_guess_at_the_admin_key_in_all_processes(serve: BuildHouse) -> None:
+    """401 as for any text that is no key: 403 would say that it still opens something."""
+    key, guesses_per_s = "an-admin-key-of-the-tests", 1000
+    house = serve(processes=PROCESSES, admin_key=key, unknown_rate_per_s=guesses_per_s)
+    await all_serve(house)
+    right = {"Authorization": f"Bearer {key}"}
+    async with fresh_connections(house) as fresh:
+        created = await fresh.post("/applications", json={"name": "gone"}, headers=right)
+        token = expect(created, 201).json()["token"]
+        known = {"Authorization": f"Bearer {token}"}
+        for status in (403, 401):
+            answers = [await fresh.get("/applications", headers=known) for _ in range(ENOUGH_CONNECTIONS)]
+            assert {answer.status_code for answer in answers} == {status}
+            assert len({answered_by(answer) for answer in answers}) == PROCESSES
+            await fresh.delete(f"/applications/{token}", headers=right)
+
+
 @only("stack", because="embedded mode has no worker")
 async def test_a_worker_removes_the_rows_and_the_documents_of_what_was_erased(
     serve: BuildHouse, connect: Connect

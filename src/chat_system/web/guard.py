@@ -216,7 +216,8 @@ class Guard:
 
     async def _is_token(self, text: str) -> bool:
         try:
-            await self._system.open(text)
+            # A process may remember a token that was erased through another: the application itself is asked for.
+            await self._system.application(await self._system.open(text))
         except NotFound:
             return False
         return True
