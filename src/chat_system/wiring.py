@@ -116,8 +116,10 @@ class House:
                     await asyncio.sleep(SWEEP_PAUSE_S)
             except Exception as error:  # noqa: BLE001 - the next round may fare better
                 log.warning("sweep failed", error=repr(error), retry_in_s=SWEEP_EVERY_S)
+            # Not `wait_for`: in Python 3.11 it takes a cancellation for the event if both come at once.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.sweep_now.wait(), SWEEP_EVERY_S)
+                async with asyncio.timeout(SWEEP_EVERY_S):
+                    await self.sweep_now.wait()
 
 
 @contextlib.asynccontextmanager
