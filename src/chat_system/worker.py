@@ -104,6 +104,8 @@ async def _keep_measuring(house: House, pulse: Pulse) -> None:
         pulse.beat()
         if time.monotonic() - measured_at >= MEASURE_EVERY_S:
             measured_at = time.monotonic()
+            # Not `wait_for`: in Python 3.11 it drops a cancellation that comes with the result.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(house.measure(), MEASURE_EVERY_S)
+                async with asyncio.timeout(MEASURE_EVERY_S):
+                    await house.measure()
         await asyncio.sleep(BEAT_EVERY_S)

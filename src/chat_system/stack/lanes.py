@@ -71,7 +71,9 @@ class Lane:
                 await self._plenty.wait()
             return
         if not self._plenty.is_set():
+            # Not `wait_for`: in Python 3.11 it takes a cancellation for the event if both come at once.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), LOOK_S)
+                async with asyncio.timeout(LOOK_S):
+                    await self._wake.wait()
                 await asyncio.sleep(GATHER_S)
         self._wake.clear()
