@@ -105,8 +105,10 @@ class StackFeed:
                 "SUBSCRIBE", *(self._redis.key(index, self._channel) for index in range(self._redis.partitions))
             )
             while True:
+                # Not `wait_for`: in Python 3.11 it takes a cancellation for the event if both come at once.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(lost.wait(), TIMEOUT_S)
+                    async with asyncio.timeout(TIMEOUT_S):
+                        await lost.wait()
                 # Silence may be a connection that no one has told us is gone.
                 if refusals:
                     raise refusals[0]
