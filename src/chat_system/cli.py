@@ -130,8 +130,9 @@ def check() -> None:
     """Look for what is wrong with settings, servers or file, numbers and counts.
 
     Numbers have gaps, stand twice, or lie outside a chat; counts differ from what they count; the file is
-    damaged; Redis, MySQL and Elasticsearch do not hold the same. Changes nothing and works beside running
-    servers. The exit code is 1 when anything is wrong; `recount` mends counts, `reindex` the search index.
+    damaged, or its search index does not hold what the messages say; Redis, MySQL and Elasticsearch do not hold
+    the same. Changes nothing and works beside running servers. The exit code is 1 when anything is wrong;
+    `recount` mends counts, `reindex` the search index of stack mode.
     """
     from chat_system.wiring import open_house
 
@@ -151,7 +152,7 @@ def check() -> None:
         tell(fault)
     if faults:
         raise typer.Exit(EXIT_FAILED)
-    tell(f"All is well: the settings, {where}, all numbers, all counts.")
+    tell(f"All is well: the settings, {where}, all numbers, all counts, the search index.")
 
 
 @cli.command()

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from chat_system.embedded import rows, unindexed
+from chat_system.embedded.comparing import compare_index
 from chat_system.embedded.database import INLINE_MAX_BYTES, Database, Transaction
 from chat_system.embedded.journal import remember, repeat
 from chat_system.embedded.rows import (
@@ -392,7 +393,8 @@ def _verify(connection: sqlite3.Connection) -> list[Discrepancy]:
         *(_CHAT_GAPS, _MESSAGE_GAPS, _WRONG_CHATS_COUNT, _WRONG_MESSAGES_COUNT),
         *(_WRONG_REVISION, _SHARED_REVISIONS, _ORPHANS),
     )
-    return damage + [found for query in queries for found in _report(connection, query)]
+    counted = [found for query in queries for found in _report(connection, query)]
+    return damage + counted + compare_index(connection)
 
 
 def _report(connection: sqlite3.Connection | Transaction, query: str) -> list[Discrepancy]:

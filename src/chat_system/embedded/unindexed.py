@@ -29,6 +29,16 @@ from chat_system.ports import Backlog
 FALL_BEHIND = Insert("search_behind (chat_id, above, since)", or_else="IGNORE")
 """Of a chat that is posted to: its last number before. If it is behind already, its row is right as it is."""
 
+SAID_TO_BE_HELD = f"""
+    SELECT m.id, CASE
+        WHEN q.id IS NOT NULL THEN q.indexed_as
+        WHEN b.above < m.id & {NUMBER_MASK} THEN NULL
+        WHEN m.deleted_at IS NULL THEN coalesce(m.folded, m.body)
+    END AS said
+    FROM messages m LEFT JOIN search_queue q ON q.id = m.id
+    LEFT JOIN search_behind b ON b.chat_id = m.id >> {NUMBER_BITS}"""
+"""Of every message, the text under which the index holds it; NULL when it holds none."""
+
 # Above the number of a chat, and named by no row of its own.
 _POSTED = f"""
     m.id > (b.chat_id << {NUMBER_BITS}) + b.above AND m.id <= (b.chat_id << {NUMBER_BITS}) + {NUMBER_MASK}
