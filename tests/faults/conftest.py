@@ -70,7 +70,7 @@ def expose(build_house: BuildHouse, own_redis: RedisServer) -> Iterator[Expose]:
             assert isinstance(house, StackHouse)
             direct = Storage(servers)
             direct.name = house.storage.name
-            made.append(Exposed(house, redis, to_redis, to_mysql, to_search, direct))
+            made.append(Exposed(house, direct, redis, to_redis, to_mysql, to_search))
             return made[-1]
 
         yield make

@@ -3,8 +3,9 @@
 Its Redis is its own, to be killed, emptied and looked into. MySQL and Elasticsearch are those of the run, unless the
 test brings its own; between the house and each of the three is a wire (tests/faults/wire.py).
 
-`whole` is the end of every test: all was applied, the clients' log and the final reading agree, the search index
-holds what MySQL holds, and `chat-system check` finds nothing.
+`whole` is the end of every test: all was applied and nothing set aside, the clients' log and the final reading agree,
+the search index holds what MySQL holds, and `chat-system check` finds nothing. For any house it is `assert_whole`
+(tests/faults/whole.py).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import redis
 
 from tests.faults.load import Load
 from tests.faults.wire import Wire
-from tests.houses import StackHouse
+from tests.houses import House, StackHouse
 from tests.servers.redis import RedisServer
 from tests.servers.shared import Addresses
 from tests.servers.storage import Storage, redis_client
@@ -53,15 +54,26 @@ async def until(true: Callable[[], Awaitable[bool]], what: str, timeout_s: float
         await asyncio.sleep(POLL_INTERVAL_S)
 
 
+async def command(house: House, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of `chat-system` beside a house, as its operator would."""
+    return await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "chat_system", *words],
+        env={**house.environment(), "COLUMNS": "400"},
+        cwd=house.folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_TIMEOUT_S,
+        check=False,
+    )
+
+
 @dataclass
-class Exposed:
-    """A house, its own Redis, the wires to its servers, and its place on them past the wires."""
+class Stack:
+    """A stack house, and its place on the servers."""
 
     house: StackHouse
-    redis: RedisServer
-    to_redis: Wire
-    to_mysql: Wire
-    to_search: Wire
     direct: Storage
 
     async def start(self) -> None:
@@ -85,7 +97,7 @@ class Exposed:
     @contextmanager
     def asking_redis(self) -> Iterator[Any]:
         """A client of the house's Redis, past the wire."""
-        client = redis_client(self.redis.url)
+        client = redis_client(self.direct.addresses.redis_url)
         try:
             yield client
         finally:
@@ -111,6 +123,12 @@ class Exposed:
                 recorded, done = client.hmget(meta, projection, f"{projection}_done")
                 waiting += max(0, int(recorded or 0) - int(done or 0))
         return waiting
+
+    def set_aside(self, projection: str) -> int:
+        """How many facts the projection has set aside."""
+        with self.asking_redis() as client:
+            keys = client.scan_iter(match=f"{self.direct.name}:*:aside:{projection}", count=1000)
+            return sum(client.hlen(key) for key in keys)
 
     async def until_applied(self, *projections: str) -> None:
         """Wait until these projections (both, if none is named) have nothing left to do."""
@@ -177,27 +195,21 @@ class Exposed:
     # The operator
 
     async def command(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run a command of `chat-system` beside the house, as its operator would."""
-        return await asyncio.to_thread(
-            subprocess.run,
-            [sys.executable, "-m", "chat_system", *words],
-            env={**self.house.environment(), "COLUMNS": "400"},
-            cwd=self.house.folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_TIMEOUT_S,
-            check=False,
-        )
+        """Run a command of `chat-system` beside the house."""
+        return await command(self.house, *words)
 
     # The end of every test
 
-    async def whole(self, *loads: Load) -> None:
-        """All was applied, nothing is missing or there twice, and the servers agree."""
+    async def whole(self, *loads: Load, set_aside: tuple[int, int] = (0, 0)) -> None:
+        """All was applied, nothing is missing or there twice, and the servers agree.
+
+        `set_aside` is how many entries the store's projection has set aside, and the search index's.
+        """
         for load in loads:
             assert await load.broken_promises() == []
         await self.until_applied()
         await until(self._is_trimmed, "nothing is pending, and the streams are trimmed to their end")
+        assert (self.set_aside(STORE), self.set_aside(SEARCH)) == set_aside, await self.command("journal")
         stored, indexed = await self.stored_rows(), await self._documents()
         differing = {key: (stored.get(key), indexed.get(key)) for key, _ in stored.items() ^ indexed.items()}
         assert not differing, f"MySQL and Elasticsearch hold: {differing}"
@@ -238,6 +250,16 @@ class Exposed:
             if application in kept:
                 rows[application, chat, number] = hit["_version"] % EPOCH_STEP, hit["_source"].get("folded")
         return rows
+
+
+@dataclass
+class Exposed(Stack):
+    """One with a Redis of its own, and wires to its servers; its place on them is seen past the wires."""
+
+    redis: RedisServer
+    to_redis: Wire
+    to_mysql: Wire
+    to_search: Wire
 
 
 @contextmanager

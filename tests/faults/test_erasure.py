@@ -11,6 +11,7 @@ import httpx
 from tests.client import Client
 from tests.conftest import BuildHouse, Connect
 from tests.eventually import eventually
+from tests.faults.whole import assert_whole
 
 APPLICATIONS = 8
 KILLS = 3
@@ -89,3 +90,4 @@ async def test_an_application_whose_erasure_was_acknowledged_never_comes_back(
         assert (chat.number, await chat.messages(), await chat.search("says")) == (1, [], [])
         assert (await chat.post("first"))["number"] == 1
         await eventually(partial(numbers_found, client, newcomer, "s"), [1])
+    await assert_whole(house)

@@ -15,6 +15,7 @@ from tests.faults.conftest import UnderLoad
 from tests.faults.refusals import refusal
 from tests.faults.scarcity import SCARCITIES, Scarcity
 from tests.faults.unavailable import accepted, assert_unavailable, failures, refused
+from tests.faults.whole import assert_whole
 from tests.houses import House, HouseDidNotStart
 
 BIG_BODY = "x" * 60_000
@@ -74,7 +75,7 @@ async def test_a_full_disk_under_load_is_answered_503_until_there_is_space_again
     assert failures(load) == {503}
     assert await load.broken_promises() == []
     small_house.restart()
-    assert await load.broken_promises() == []
+    await assert_whole(small_house, load)
 
 
 @pytest.mark.parametrize("scarcity", ["file-size-limit"], indirect=True)
@@ -91,6 +92,7 @@ async def test_a_full_disk_does_not_stop_the_readers(small_house: House, scarcit
     assert [found["number"] for found in await chat.search("FROM BEFORE")] == [1]
     scarcity.relieve()
     assert (await chat.post("from after"))["number"] == kept + 1
+    await assert_whole(small_house)
 
 
 @pytest.mark.parametrize("scarcity", ["small-filesystem or file-size-limit"], indirect=True)
@@ -111,7 +113,7 @@ async def test_a_server_that_is_killed_on_a_full_disk_loses_nothing(
         await asyncio.to_thread(small_house.start)
         load.resume()
         await accepted(load)
-    assert await load.broken_promises() == []
+    await assert_whole(small_house, load)
 
 
 def start_in_spite_of_it(house: House) -> None:

@@ -18,6 +18,7 @@ from tests.conftest import BuildHouse
 from tests.faults.conftest import UnderLoad
 from tests.faults.load import Load
 from tests.faults.reading import read_everything
+from tests.faults.whole import assert_whole
 from tests.houses import House
 from tests.properties.live_reader import LiveReader, Return
 
@@ -93,8 +94,7 @@ async def test_a_server_killed_at_random_moments_under_load_keeps_every_promise(
         house.kill()
     # What was right must stay right through the later crashes.
     house.start()
-    for load in rounds[:-1]:
-        assert await load.broken_promises() == []
+    await assert_whole(house, *rounds)
 
 
 async def test_a_server_killed_while_it_makes_its_database_starts_the_next_time(
@@ -111,5 +111,5 @@ async def test_a_server_killed_while_it_makes_its_database_starts_the_next_time(
         load = await under_load(house, clients=2, applications=1)
         async with load.running():
             await asyncio.sleep(0.05)
-        assert await load.broken_promises() == []
+        await assert_whole(house, load)
         assert house.stop() == 0

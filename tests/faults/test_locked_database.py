@@ -11,6 +11,7 @@ from pathlib import Path
 from tests.conftest import BuildHouse, Connect, only
 from tests.faults.conftest import UnderLoad
 from tests.faults.unavailable import accepted, assert_unavailable, failures
+from tests.faults.whole import assert_whole
 from tests.houses import House
 
 TOGETHER = 5
@@ -54,7 +55,7 @@ async def test_a_long_lock_refuses_writes_and_not_reads_and_breaks_no_promise(
                 assert_unavailable(answer)
         await accepted(load)
     assert failures(load) == {503}
-    assert await load.broken_promises() == []
+    await assert_whole(house, load)
     assert (await chat.post("after"))["number"] == 2
     assert (await client.create_chat(chat.token)).number == 2
     assert await chat.message(1) == kept
@@ -70,4 +71,4 @@ async def test_a_short_lock_only_delays(serve: BuildHouse, under_load: UnderLoad
             with write_lock(house):
                 await asyncio.sleep(0.3)
     assert failures(load) == set()
-    assert await load.broken_promises() == []
+    await assert_whole(house, load)

@@ -19,6 +19,7 @@ from tests.faults.history import Ask, Exchange
 from tests.faults.power import NoDisks, make_disk, mounted, power_fails
 from tests.faults.reading import read_everything
 from tests.faults.unavailable import accepted
+from tests.faults.whole import assert_whole
 
 FAILURES = 2
 
@@ -68,5 +69,6 @@ async def test_what_was_acknowledged_before_the_power_failed_is_there_afterwards
             after = build_house(sqlite_path=str(found / "chat.sqlite3"))
             await asyncio.to_thread(after.start)
             reading = await read_everything(connect(after), load.tokens)
+            await assert_whole(after)
             after.kill()
         assert [str(one) for one in check(known_at(load.history, moment), reading)] == []

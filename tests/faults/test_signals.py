@@ -15,6 +15,7 @@ import pytest
 
 from tests.conftest import BuildHouse, Connect
 from tests.faults.conftest import UnderLoad
+from tests.faults.whole import assert_whole
 from tests.raw_http import RawConnection, connection, head
 
 HALF_SENT = 5
@@ -36,7 +37,7 @@ async def test_sigterm_under_load_ends_with_zero_and_keeps_every_promise(
             await asyncio.to_thread(house.start)
             load.resume()
     assert {one.status for one in load.history if one.status is not None and one.status >= 500} <= {503}
-    assert await load.broken_promises() == []
+    await assert_whole(house, load)
 
 
 TOLD_AS_IT_SERVES = """
@@ -88,6 +89,7 @@ async def test_an_interrupt_ends_a_server_like_sigterm(serve: BuildHouse, connec
     assert "Traceback" not in house.log_text()
     await asyncio.to_thread(house.start)
     assert await chat.messages() == [kept]
+    await assert_whole(house)
 
 
 async def half_a_post(raw: RawConnection, path: str, body: bytes) -> None:
@@ -118,6 +120,7 @@ async def test_requests_that_were_accepted_before_sigterm_are_answered(serve: Bu
     assert ending.result() == 0
     house.start()
     assert {message["body"] for message in await chat.messages()} == {json.loads(body)["body"] for body in bodies}
+    await assert_whole(house)
 
 
 async def test_live_readers_do_not_keep_a_server_from_ending(serve: BuildHouse, connect: Connect) -> None:
@@ -147,4 +150,4 @@ async def test_a_server_that_is_stopped_and_continued_loses_nothing(
             await asyncio.sleep(chance.uniform(0.05, 0.5))
             os.kill(house.pid, signal.SIGCONT)
     assert [str(one) for one in load.history if one.status is None or one.status >= 500] == []
-    assert await load.broken_promises() == []
+    await assert_whole(house, load)
