@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -36,8 +37,8 @@ async def a_warm_chat(exposed: Exposed, connect: Connect) -> ChatAt:
     return chat
 
 
-async def assert_goes_on_without_mysql(chat: ChatAt) -> None:
-    """Posting works; reads answer from the tail, or say 503; readiness names MySQL."""
+async def assert_goes_on_without_mysql(chat: ChatAt) -> dict[str, Any]:
+    """Posting works; reads answer from the tail, or say 503; readiness names MySQL. What those that did answer said."""
     posted = [(await chat.post(f"without MySQL {number}"))["number"] for number in range(2, 5)]
     assert posted == [2, 3, 4]
     [newest] = await chat.messages(order="desc", limit=1)
@@ -53,15 +54,17 @@ async def assert_goes_on_without_mysql(chat: ChatAt) -> None:
             assert_unavailable(answer)
     assert_unavailable(ready)
     assert "MySQL" in ready.json()["detail"]
+    return {below: answer.json() for below, answer in zip(READS, reads, strict=True) if answer.status_code == 200}
 
 
-async def assert_caught_up(exposed: Exposed, chat: ChatAt, load: Load) -> None:
-    """Nothing failed but with a 503, nothing is missing, and the chat is as it was written."""
+async def assert_caught_up(exposed: Exposed, chat: ChatAt, load: Load, told: dict[str, Any]) -> None:
+    """Nothing failed but with a 503, nothing is missing, and the chat is as it was written and as readers were told."""
     assert failures(load) <= {503}
     await exposed.until_ready()
     await exposed.whole(load)
     bodies = [message["body"] for message in await chat.messages()]
     assert bodies == ["before", "without MySQL 2", "without MySQL 3", "edited without MySQL"]
+    assert told == {below: (await chat.request("GET", below)).json() for below in told}
 
 
 async def assert_stays_so(chat: ChatAt, for_s: float) -> None:
@@ -92,11 +95,11 @@ async def test_without_mysql_warm_chats_are_written_and_all_is_applied_afterward
             assert_unavailable(await chat.client.post("/applications", json={"name": "not now"}))
         else:
             exposed.to_mysql.hold()
-        await assert_goes_on_without_mysql(chat)
+        told = await assert_goes_on_without_mysql(chat)
         await assert_stays_so(chat, away_s)
         assert exposed.behind(STORE) > 0
         exposed.to_mysql.mend()
-    await assert_caught_up(exposed, chat, load)
+    await assert_caught_up(exposed, chat, load, told)
 
 
 async def test_a_mysql_that_crashes_under_load_loses_nothing(
@@ -110,10 +113,10 @@ async def test_a_mysql_that_crashes_under_load_loses_nothing(
     async with load.running():
         await asyncio.sleep(0.5)
         own_mysql.kill()
-        await assert_goes_on_without_mysql(chat)
+        told = await assert_goes_on_without_mysql(chat)
         await asyncio.to_thread(own_mysql.start)
         await exposed.until_ready()
-    await assert_caught_up(exposed, chat, load)
+    await assert_caught_up(exposed, chat, load, told)
 
 
 async def test_rows_that_others_hold_only_delay(expose: Expose, connect: Connect, under_load: UnderLoad) -> None:
