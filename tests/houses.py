@@ -68,6 +68,7 @@ class House:
         self.port = int(self.settings.get("port", 0)) or free_port()
         self.log_path = folder / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
+        self._end_is_known = True
 
     def __repr__(self) -> str:
         return f"<{self.name} house at {self.url}>"
@@ -105,10 +106,17 @@ class House:
         """Make what must be there before the first start. Harmless when it is there."""
 
     def spawn(self) -> None:
-        """Start the process and return at once, ready or not."""
+        """Start the process and return at once, ready or not.
+
+        Raises:
+            HouseDidNotStart: the one before had ended by itself, and nobody waited for that.
+        """
         assert not self.running, "the house runs already"
+        if self._process is not None and not self._end_is_known:
+            raise HouseDidNotStart(f"{self!r} had ended by itself, code {self._process.poll()}:\n{self.log_text()}")
         self.prepare()
         self._process = self.run("serve", self.log_path)
+        self._end_is_known = False
 
     def run(self, command: str, log_path: Path) -> subprocess.Popen[bytes]:
         """Start a command of `chat-system` in the house's folder and environment."""
@@ -148,11 +156,17 @@ class House:
     def wait_for_exit(self) -> int:
         """Wait until the process ended by itself; its exit code (-9 after a SIGKILL)."""
         assert self._process is not None, "the house was not started"
-        return self._process.wait(timeout=EXIT_TIMEOUT_S)
+        code = self._process.wait(timeout=EXIT_TIMEOUT_S)
+        self._end_is_known = True
+        return code
 
     def kill(self) -> None:
-        """End the process as a crash would, with no chance to tidy up. Harmless when it ended already."""
+        """End the process as a crash would, with no chance to tidy up.
+
+        Harmless when it ended already, but if that was by itself, it can't be started again.
+        """
         if self._process is not None:
+            self._end_is_known |= self.running
             self._process.kill()
             self._process.wait(timeout=EXIT_TIMEOUT_S)
 
@@ -211,6 +225,7 @@ class StackHouse(House):
         self._has_database = False
         self._worker: subprocess.Popen[bytes] | None = None
         self._worker_wanted = True
+        self._worker_end_is_known = True
 
     def storage_settings(self) -> dict[str, SettingValue]:
         return {
@@ -244,15 +259,24 @@ class StackHouse(House):
             self.start_worker()
 
     def start_worker(self) -> None:
-        """Start the worker process. It is not waited for: its work shows in what it has done."""
+        """Start the worker process. It is not waited for: its work shows in what it has done.
+
+        Raises:
+            HouseDidNotStart: the one before had ended by itself.
+        """
         assert not self.worker_running, "the worker runs already"
+        if self._worker is not None and not self._worker_end_is_known:
+            code, log = self._worker.poll(), _text_of(self.worker_log_path)
+            raise HouseDidNotStart(f"the worker of {self!r} had ended by itself, code {code}:\n{log}")
         self._worker_wanted = True
         self._worker = self.run("work", self.worker_log_path)
+        self._worker_end_is_known = False
 
     def kill_worker(self) -> None:
         """End the worker as a crash would. Harmless when it does not run."""
         self._worker_wanted = False
         if self._worker is not None:
+            self._worker_end_is_known |= self.worker_running
             self._worker.kill()
             self._worker.wait(timeout=EXIT_TIMEOUT_S)
 
@@ -260,6 +284,7 @@ class StackHouse(House):
         """Ask the worker to end (SIGTERM), wait for it, and return its exit code."""
         assert self._worker is not None, "the worker was not started"
         self._worker_wanted = False
+        self._worker_end_is_known = True
         self._worker.send_signal(signal.SIGTERM)
         return self._worker.wait(timeout=EXIT_TIMEOUT_S)
 
