@@ -62,6 +62,20 @@ def test_check_finds_what_was_planted(filled: Program, plant: str, finding: str)
     assert (ended.code, ended.text, ended.lines) == (1, finding, [])
 
 
+def test_a_quick_check_leaves_out_the_search_index(filled: Program) -> None:
+    """And does not say of it that all is well."""
+    assert filled.succeed("check").text.endswith("all counts, the search index.")
+    with filled.rows() as rows:
+        rows.execute(
+            "UPDATE messages SET body = 'never indexed', folded = NULL WHERE id IN (SELECT min(id) FROM messages)"
+        )
+        rows.execute("DELETE FROM search_queue")
+        rows.execute("DELETE FROM search_behind")
+    ended = filled.run("check")
+    assert (ended.code, "the search index" in ended.text) == (1, True)
+    assert filled.succeed("check", "--quick").text.endswith("all numbers, all counts.")
+
+
 def test_recount_mends_counts_and_check_agrees(filled: Program) -> None:
     """It names what it mended; the second time there is nothing to mend."""
     with filled.rows() as rows:

@@ -290,6 +290,10 @@ class EmbeddedStore:
         """See `ports.Store.verify`."""
         return await self._database.scan(_verify)
 
+    async def compare_index(self) -> Sequence[Discrepancy]:
+        """Where the search index does not hold what the messages say."""
+        return await self._database.scan(compare_index)
+
     async def recount(self) -> Sequence[Discrepancy]:
         """See `ports.Store.recount`."""
 
@@ -393,8 +397,7 @@ def _verify(connection: sqlite3.Connection) -> list[Discrepancy]:
         *(_CHAT_GAPS, _MESSAGE_GAPS, _WRONG_CHATS_COUNT, _WRONG_MESSAGES_COUNT),
         *(_WRONG_REVISION, _SHARED_REVISIONS, _ORPHANS),
     )
-    counted = [found for query in queries for found in _report(connection, query)]
-    return damage + counted + compare_index(connection)
+    return damage + [found for query in queries for found in _report(connection, query)]
 
 
 def _report(connection: sqlite3.Connection | Transaction, query: str) -> list[Discrepancy]:
