@@ -1,7 +1,8 @@
 // The part of a chat that is in memory: some messages in a row, wherever the reader is. A chat of a hundred thousand
 // costs no more than one of four hundred.
 //
-// Numbers have no gaps, so the row is an array and a message is found by its number. Of two states of a message the
+// Numbers have no gaps, so the row is an array and a message is found by its number. A page is taken only if it adjoins
+// the row when it arrives: the row may have been trimmed, by the page of the other way or by new messages. Of two states of a message the
 // one with the higher revision stays, whichever way it came: page, live change or the answer to an edit.
 
 /** @import { Message } from "./types.js" */
@@ -50,7 +51,9 @@ export class History {
    * @returns {Message | undefined}
    */
   at(number) {
-    return this.messages[number - this.first];
+    const message = this.messages[number - this.first];
+    // Were there ever a gap, an edit or a deletion must not hit another message.
+    return message?.number === number ? message : undefined;
   }
 
   /** Go to the latest messages. */
@@ -75,6 +78,8 @@ export class History {
   /** Load the page before what is in memory. @returns {Promise<boolean>} whether there was one */
   async extendBack() {
     return this.#extend("back", this.first > 1 && { before: this.first, limit: PAGE }, (items) => {
+      // The row has lost its start while this was read: it is read again when it is wanted again.
+      if (!items.length || items[items.length - 1].number < this.first - 1) return;
       this.messages = [...items.filter((item) => item.number < this.first), ...this.messages].slice(0, KEPT_MAX);
     });
   }
@@ -82,6 +87,7 @@ export class History {
   /** Load the page after what is in memory. @returns {Promise<boolean>} whether there was one */
   async extendOn() {
     return this.#extend("on", !this.reachesEnd && { after: this.last, limit: PAGE }, (items) => {
+      if (!items.length || items[0].number > this.last + 1) return;
       this.messages = [...this.messages, ...items.filter((item) => item.number > this.last)].slice(-KEPT_MAX);
     });
   }
