@@ -125,6 +125,67 @@ async def test_long_lists_are_paged(serve: BuildHouse, open_window: OpenWindow) 
     await expect(items.last).to_contain_text("application number 220")
 
 
+@in_one_house
+async def test_a_page_of_a_list_that_fails_is_asked_for_again_only_by_the_reader(
+    serve: BuildHouse, open_window: OpenWindow
+) -> None:
+    """One request, however long its end is in sight; "Try again" reads that page, also of a list of many pages."""
+    house = serve()
+    async with Client(house.url) as client:
+        token = (await client.create_application())["token"]
+        for number in range(1, 511):
+            await client.create_chat(token, title=f"chat number {number}")
+    window = await open_window(house, address(token))
+    window.forgive("status of 429")
+    items = window.page.get_by_role("navigation").get_by_role("listitem")
+    for count in (100, 200, 300, 400):
+        await expect(items).to_have_count(count)
+        if count < 400:
+            await items.last.scroll_into_view_if_needed()
+    asked: list[str] = []
+
+    async def refuse(route: Route) -> None:
+        asked.append(route.request.url)
+        headers = {"Retry-After": "600", "Content-Type": "application/problem+json"}
+        await route.fulfill(status=429, headers=headers, body='{"code": "too_many", "detail": "Slower."}')
+
+    await window.page.route("**/chats?*", refuse)
+    await items.last.scroll_into_view_if_needed()
+    alert = window.page.get_by_role("alert").filter(has_text="Slower.")
+    await alert.get_by_role("button", name="Try again").scroll_into_view_if_needed()
+    await window.page.wait_for_timeout(1000)
+    assert len(asked) == 1
+    await window.page.unroute("**/chats?*")
+    await alert.get_by_role("button", name="Try again").click()
+    await expect(items).to_have_count(500)
+    await expect(alert).to_be_hidden()
+
+
+@in_one_house
+async def test_a_list_is_not_refreshed_while_the_server_asks_to_be_left_alone(
+    house: House, open_window: OpenWindow, talk: ChatAt
+) -> None:
+    """Retry-After outlasts the pause between two refreshes."""
+    window = await open_window(house)
+    window.forgive("status of 429")
+    await window.page.clock.install()
+    asked: list[str] = []
+
+    async def refuse(route: Route) -> None:
+        asked.append(route.request.url)
+        headers = {"Retry-After": "60", "Content-Type": "application/problem+json"}
+        await route.fulfill(status=429, headers=headers, body='{"code": "too_many", "detail": "Slower."}')
+
+    await window.page.route("**/chats?*", refuse)
+    await window.go(address(talk.token))
+    await expect(window.page.get_by_role("alert").filter(has_text="Slower.")).to_be_visible()
+    await window.page.clock.run_for(50_000)
+    assert len(asked) == 1
+    await window.page.unroute("**/chats?*")
+    await window.page.clock.run_for(20_000)
+    await expect(window.page.get_by_role("link", name="Orders")).to_be_visible()
+
+
 @only("stack", because="embedded mode applies what it accepts at once")
 async def test_backlog_and_lag_are_seen_while_the_worker_is_away(serve: BuildHouse, open_window: OpenWindow) -> None:
     """What waits is counted, and goes when the worker is back; the messages are there all the time."""

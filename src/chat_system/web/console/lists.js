@@ -2,7 +2,7 @@
 // what is there, and what is shown is asked for again now and then.
 
 import { addressOf } from "./address.js";
-import { api } from "./api.js";
+import { Problem, api } from "./api.js";
 import { el, foreign, sync } from "./dom.js";
 import { failure, loading } from "./states.js";
 import { countOf } from "./times.js";
@@ -39,6 +39,8 @@ export class List {
   /** @type {Query | null} */
   #next = null;
   #reading = false;
+  /** Until then the server has asked to be left alone, in milliseconds of `performance.now()`. */
+  #quietUntil = 0;
   #closing = new AbortController();
   #timer = 0;
   #current = "";
@@ -55,7 +57,7 @@ export class List {
     this.#onLoaded = onLoaded;
     this.#list.setAttribute("aria-label", kind.label);
     this.element = el("div", { className: "scroll" }, this.#list, this.#more);
-    this.#sight = new IntersectionObserver(([entry]) => entry.isIntersecting && void this.#readMore());
+    this.#sight = new IntersectionObserver(([entry]) => entry.isIntersecting && this.#mayAsk && void this.#readMore());
     this.#sight.observe(this.#more);
     this.#more.append(loading(kind.label.toLowerCase()));
     void this.refresh();
@@ -77,8 +79,17 @@ export class List {
   async refresh() {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => void this.refresh(), REFRESH_MS);
-    if (document.hidden || this.#reading || this.#pages > REFRESHED_PAGES_MAX) return;
-    await this.#read(async () => {
+    if (document.hidden || this.#reading || !this.#mayAsk || this.#pages > REFRESHED_PAGES_MAX) return;
+    await this.#readAll();
+  }
+
+  /** Whether the list may be read without the reader having asked for it. */
+  get #mayAsk() {
+    return performance.now() >= this.#quietUntil;
+  }
+
+  async #readAll() {
+    await this.#read(this.#readAll, async () => {
       /** @type {Item[]} */
       const items = [];
       /** @type {Query | null} */
@@ -98,28 +109,33 @@ export class List {
   async #readMore() {
     const next = this.#next;
     if (!next || this.#reading) return;
-    await this.#read(async () => {
+    await this.#read(this.#readMore, async () => {
       const page = await this.#kind.read({ limit: PAGE, ...next }, this.#closing.signal);
       this.items = [...this.items, ...page.items];
       this.#next = page.next;
       this.#pages += 1;
     });
-    // If its end is still in sight, it is told again.
-    this.#sight.unobserve(this.#more);
-    this.#sight.observe(this.#more);
   }
 
-  /** @param {() => Promise<void>} work */
-  async #read(work) {
+  /**
+   * @param {() => Promise<void>} again what "Try again" does
+   * @param {() => Promise<void>} work
+   */
+  async #read(again, work) {
     this.#reading = true;
     try {
       await work();
       this.#more.replaceChildren();
       this.#draw();
       this.#onLoaded(this.items);
+      // If its end is still in sight, it is told again. Not after a failure: asking at once and for ever would keep a
+      // rate limit used up.
+      this.#sight.unobserve(this.#more);
+      this.#sight.observe(this.#more);
     } catch (error) {
       if (this.#closing.signal.aborted) return;
-      this.#more.replaceChildren(failure("Not loaded", error, () => void this.refresh()));
+      if (error instanceof Problem) this.#quietUntil = performance.now() + error.retryAfterS * 1000;
+      this.#more.replaceChildren(failure("Not loaded", error, () => void again.call(this)));
       this.onFailed(error);
     } finally {
       this.#reading = false;
