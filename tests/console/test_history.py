@@ -103,3 +103,23 @@ async def test_a_page_under_way_while_new_messages_make_the_row_shorter_leaves_n
     )
     row_is_whole(state)
     assert state["numbers"][-1] == 2003
+
+
+async def test_a_change_between_the_first_two_pages_is_not_lost(house: House, open_window: OpenWindow) -> None:
+    """A jump reads the page and the latest number: the page waits for the number, and the change comes meanwhile."""
+    window = await open_window(house)
+    revision = await evaluated(
+        window,
+        """
+        held = [];
+        const opened = history.openAround(1000);
+        const [page, latest] = held;
+        page.answer();
+        await settled();
+        history.put(message(1000, 5000), false);
+        latest.answer();
+        await opened;
+        return history.at(1000).revision;
+        """,
+    )
+    assert revision == 5000

@@ -24,7 +24,8 @@ export class History {
   #extending = new Set();
   /** What changed while pages were read: a page may have been read before the change. @type {Map<number, Message>} */
   #meanwhile = new Map();
-  #pages = 0;
+  /** How many openings and extensions are under way. */
+  #under = 0;
 
   /** @param {(query: Query, signal: AbortSignal) => Promise<Message[]>} read a page of the chat */
   constructor(read) {
@@ -58,21 +59,26 @@ export class History {
 
   /** Go to the latest messages. */
   async openEnd() {
-    const items = await this.#page({ order: "desc", limit: PAGE }, this.#restart());
-    this.#replace(items.reverse());
+    const signal = this.#restart();
+    await this.#watching(async () => {
+      const items = await this.#page({ order: "desc", limit: PAGE }, signal);
+      this.#replace(items.reverse());
+    });
   }
 
   /** @param {number} number go to this message, or to the latest if the chat does not reach that far */
   async openAround(number) {
     const signal = this.#restart();
     const before = Math.floor(PAGE / 2);
-    const [items, [latest]] = await Promise.all([
-      this.#page({ after: Math.max(0, number - before - 1), limit: PAGE }, signal),
-      this.end ? [] : this.#page({ order: "desc", limit: 1 }, signal),
-    ]);
-    this.end = Math.max(this.end, latest?.number ?? 0);
-    if (items.length === 0 || items[items.length - 1].number < Math.min(number, this.end)) await this.openEnd();
-    else this.#replace(items);
+    await this.#watching(async () => {
+      const [items, [latest]] = await Promise.all([
+        this.#page({ after: Math.max(0, number - before - 1), limit: PAGE }, signal),
+        this.end ? [] : this.#page({ order: "desc", limit: 1 }, signal),
+      ]);
+      this.end = Math.max(this.end, latest?.number ?? 0);
+      if (items.length === 0 || items[items.length - 1].number < Math.min(number, this.end)) await this.openEnd();
+      else this.#replace(items);
+    });
   }
 
   /** Load the page before what is in memory. @returns {Promise<boolean>} whether there was one */
@@ -98,7 +104,7 @@ export class History {
    * @param {boolean} following whether the reader is at the end: then old messages make room for new ones
    */
   put(message, following) {
-    if (this.#pages) this.#meanwhile.set(message.number, newer(this.#meanwhile.get(message.number), message));
+    if (this.#under) this.#meanwhile.set(message.number, newer(this.#meanwhile.get(message.number), message));
     this.end = Math.max(this.end, message.number);
     const known = this.at(message.number);
     if (known) this.messages[message.number - this.first] = newer(known, message);
@@ -122,7 +128,7 @@ export class History {
 
   /** @param {Message[]} items */
   #replace(items) {
-    this.messages = items;
+    this.messages = items.map((item) => this.#newest(item));
     this.isOpen = true;
     this.end = Math.max(this.end, this.last);
   }
@@ -137,10 +143,12 @@ export class History {
     const { signal } = this.#loading;
     this.#extending.add(way);
     try {
-      const items = await this.#page(query, signal);
-      take(items);
-      this.end = Math.max(this.end, this.last);
-      return items.length > 0;
+      return await this.#watching(async () => {
+        const items = await this.#page(query, signal);
+        take(items.map((item) => this.#newest(item)));
+        this.end = Math.max(this.end, this.last);
+        return items.length > 0;
+      });
     } finally {
       // After a restart the mark is no longer this page's.
       if (!signal.aborted) this.#extending.delete(way);
@@ -152,15 +160,30 @@ export class History {
    * @param {AbortSignal} signal
    */
   async #page(query, signal) {
-    this.#pages += 1;
+    const items = await this.#read(query, signal);
+    signal.throwIfAborted();
+    return items;
+  }
+
+  /**
+   * Remember what changes from before the first page is asked for until the last one is taken.
+   * @template T
+   * @param {() => Promise<T>} work
+   * @returns {Promise<T>}
+   */
+  async #watching(work) {
+    this.#under += 1;
     try {
-      const items = await this.#read(query, signal);
-      signal.throwIfAborted();
-      return items.map((item) => newer(this.#meanwhile.get(item.number), item));
+      return await work();
     } finally {
-      this.#pages -= 1;
-      if (this.#pages === 0) this.#meanwhile.clear();
+      this.#under -= 1;
+      if (this.#under === 0) this.#meanwhile.clear();
     }
+  }
+
+  /** @param {Message} item of a page */
+  #newest(item) {
+    return newer(this.#meanwhile.get(item.number), item);
   }
 }
 
