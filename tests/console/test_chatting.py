@@ -175,6 +175,37 @@ async def test_a_refused_edit_says_why_and_can_be_discarded(
 
 
 @in_one_house
+async def test_edits_made_fast_are_carried_out_in_their_order(
+    house: House, open_window: OpenWindow, talk: ChatAt
+) -> None:
+    """The first is slow: the last one waits for it and wins, and those in between are not asked for."""
+    await talk.post("as it was")
+    window = await open_window(house, address(talk.token, 1))
+    await window.is_live()
+    held: list[Route] = []
+    asked: list[str] = []
+
+    async def hold_the_first(route: Route, request: Request) -> None:
+        if request.method == "PATCH":
+            asked.append((request.post_data_json or {})["body"])
+        if request.method == "PATCH" and not held:
+            held.append(route)
+        else:
+            await route.continue_()
+
+    await window.page.route(re.compile(r"/messages/1$"), hold_the_first)
+    for text in ("first", "second", "third"):
+        await window.edit(1, text)
+        await expect(window.body(1)).to_have_text(text)
+    await window.page.wait_for_timeout(300)
+    await held[0].continue_()
+    await expect(window.message(1)).not_to_have_class(re.compile("under-way"))
+    await expect(window.body(1)).to_have_text("third")
+    assert (await talk.message(1))["body"] == "third"
+    assert asked == ["first", "third"]
+
+
+@in_one_house
 async def test_an_edit_that_came_too_late_says_so(house: House, open_window: OpenWindow, talk: ChatAt) -> None:
     """Another one deleted the message while it was edited: the tombstone is shown, with the reason."""
     await talk.post("soon gone")

@@ -114,6 +114,8 @@ export class Outbox {
 export class Changes {
   /** @type {Map<number, Change>} */
   #byNumber = new Map();
+  /** Messages of which a change is asked for. @type {Set<number>} */
+  #underWay = new Set();
   /** Called when something is to be shown in another way. */
   onChange = () => {};
   /** Called with the message as the server now has it. @type {(message: Message) => void} */
@@ -170,6 +172,30 @@ export class Changes {
   async #carryOut(number, change) {
     this.#byNumber.set(number, change);
     this.onChange();
+    // One at a time: of two requests under way the server may carry out the older one last.
+    if (this.#underWay.has(number)) return;
+    this.#underWay.add(number);
+    try {
+      for (let next = this.#waiting(number); next; next = this.#waiting(number)) await this.#ask(number, next);
+    } finally {
+      this.#underWay.delete(number);
+    }
+  }
+
+  /**
+   * @param {number} number
+   * @returns {Change | undefined} what is to be asked for: what was decided in between is left out
+   */
+  #waiting(number) {
+    const change = this.#byNumber.get(number);
+    return change?.state === "saving" ? change : undefined;
+  }
+
+  /**
+   * @param {number} number
+   * @param {Change} change
+   */
+  async #ask(number, change) {
     try {
       const message =
         change.kind === "edit" ? await this.#server.edit(number, change.body ?? "") : await this.#server.remove(number);
