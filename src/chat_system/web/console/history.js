@@ -2,8 +2,9 @@
 // costs no more than one of four hundred.
 //
 // Numbers have no gaps, so the row is an array and a message is found by its number. A page is taken only if it adjoins
-// the row when it arrives: the row may have been trimmed, by the page of the other way or by new messages. Of two states of a message the
-// one with the higher revision stays, whichever way it came: page, live change or the answer to an edit.
+// the row when it arrives: the row may have been trimmed, by the page of the other way or by new messages. Of two
+// states of a message the one with the higher revision stays, whichever way it came: page, live change or the answer to
+// an edit.
 
 /** @import { Message } from "./types.js" */
 /** @import { Query } from "./api.js" */
