@@ -33,6 +33,7 @@ from tests.checker import check
 from tests.client import Client
 from tests.faults.history import CREATIONS, ApplicationReading, Exchange
 from tests.faults.load import KEY_PREFIX, Load
+from tests.faults.logs import tracebacks
 from tests.faults.reading import read_everything
 
 APPLICATIONS = 2
@@ -171,7 +172,7 @@ def _count(outcome: Outcome, load: Load, reading: Mapping[str, ApplicationReadin
 
 
 async def _judge_the_end(site: Site, outcome: Outcome, digests: Mapping[str, str]) -> None:
-    """What was right stays right, and the operator's own check finds nothing."""
+    """What was right stays right, the operator's own check finds nothing, and no process met with a defect."""
     async with Client(site.url) as client:
         for token, before in digests.items():
             reading = await read_everything(client, [token])
@@ -185,6 +186,9 @@ async def _judge_the_end(site: Site, outcome: Outcome, digests: Mapping[str, str
     told = told_secrets((*digests, KEY_PREFIX), {"logs": site.log_text(), "metrics": await site.metrics()})
     outcome.violations["TOKEN"] += len(told)
     outcome.details += told
+    defects = tracebacks(site.log_text())
+    outcome.violations["TRACEBACK"] += len(defects)
+    outcome.details += [one[:DETAIL_MAX_CHARACTERS] for one in defects[:DETAILS_PER_ROUND]]
 
 
 def told_secrets(secrets: Collection[str], places: Mapping[str, str]) -> list[str]:

@@ -2,7 +2,8 @@
 
 It knows API.md's promises and nothing of the server. The log says what each client asked, when, and what it
 was answered; the reading says what is there at the end. Requests without an answer, or with a 5xx, may have
-been done or not; each of them may be found done once, never in part, never twice.
+been done or not; each of them may be found done once, never in part, never twice. Any 5xx but 503 is itself a
+broken promise.
 
     violations = check(history, reading)      # empty: every acknowledged fact is there, and nothing else
 
@@ -52,9 +53,11 @@ class Intent:
 def check(history: Iterable[Exchange], reading: Reading) -> list[Violation]:
     """Every promise that this history breaks; an empty list when it breaks none."""
     by_application: dict[str, list[Exchange]] = defaultdict(list)
+    found: list[Violation] = []
     for exchange in history:
         by_application[exchange.application].append(exchange)
-    found: list[Violation] = []
+        if exchange.failed:
+            found.append(Violation(Rule.FAILED, str(exchange)))
     for token, exchanges in by_application.items():
         if token in reading:
             found += _check_application(exchanges, reading[token])

@@ -192,6 +192,19 @@ def what_was_refused_is_done() -> None:
     appending(defect)
 
 
+def a_request_fails() -> None:
+    """A post is recorded, and answered with 500."""
+    count: Counter[str] = Counter()
+
+    async def defect(right: Call, where: tuple[Any, ...], change: Any, options: dict[str, Any]) -> Receipt:
+        receipt: Receipt = await right(*where, change, **options)
+        if _is_single(change) and _turn(count):
+            raise RuntimeError("planted")
+        return receipt
+
+    appending(defect)
+
+
 def a_deletion_is_not_carried_out() -> None:
     """204, and the message stays."""
 
@@ -309,6 +322,7 @@ DEFECTS: dict[str, tuple[Callable[[], None], set[str]]] = {
         (a_revision_is_given_twice, {"REVISIONS"}),
         (a_batch_is_torn, {"LOST"}),
         (what_was_refused_is_done, {"REFUSED"}),
+        (a_request_fails, {"FAILED"}),
         (a_deletion_is_not_carried_out, {"LOST"}),
         (a_body_is_altered, {"ALTERED"}),
         (a_list_is_stale, {"LOST"}),

@@ -4,8 +4,8 @@ Its Redis is its own, to be killed, emptied and looked into. MySQL and Elasticse
 test brings its own; between the house and each of the three is a wire (tests/faults/wire.py).
 
 `whole` is the end of every test: all was applied and nothing set aside, the clients' log and the final reading agree,
-the search index holds what MySQL holds, and `chat-system check` finds nothing. For any house it is `assert_whole`
-(tests/faults/whole.py).
+the search index holds what MySQL holds, `chat-system check` finds nothing, and no process has met with a defect. For any
+house it is `assert_whole` (tests/faults/whole.py).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import httpx
 import redis
 
 from tests.faults.load import Load
+from tests.faults.logs import tracebacks
 from tests.faults.wire import Wire
 from tests.houses import House, StackHouse
 from tests.servers.redis import RedisServer
@@ -201,7 +202,7 @@ class Stack:
     # The end of every test
 
     async def whole(self, *loads: Load, set_aside: tuple[int, int] = (0, 0)) -> None:
-        """All was applied, nothing is missing or there twice, and the servers agree.
+        """All was applied, nothing is missing or there twice, the servers agree, and no log has a traceback.
 
         `set_aside` is how many entries the store's projection has set aside, and the search index's.
         """
@@ -215,6 +216,11 @@ class Stack:
         assert not differing, f"MySQL and Elasticsearch hold: {differing}"
         checked = await self.command("check")
         assert checked.returncode == 0, checked.stdout + checked.stderr
+        assert tracebacks(self.log_text()) == []
+
+    def log_text(self) -> str:
+        """What every process that was started in the house's folder has written."""
+        return "".join(path.read_text("utf-8", "replace") for path in sorted(self.house.folder.glob("*.log")))
 
     async def _is_trimmed(self) -> bool:
         """Whether no entry is pending or kept in any stream."""

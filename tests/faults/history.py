@@ -69,6 +69,11 @@ class Exchange:
         return not self.acknowledged and not self.refused
 
     @property
+    def failed(self) -> bool:
+        """The server said that it has a defect: of 500 and above, only 503 is an answer of one that works."""
+        return self.status is not None and self.status >= 500 and self.status != 503
+
+    @property
     def marks(self) -> tuple[str, ...]:
         """The marks of what a creation creates, in order."""
         if self.ask is Ask.BATCH:

@@ -58,7 +58,7 @@ class Known:
 class Load:
     """Clients of one server, their common knowledge and their log.
 
-    `surprises` are answers to requests that must be refused, and were not, or otherwise.
+    `surprises` are answers to requests that must be refused, and were not, or otherwise; and failed searches.
     """
 
     def __init__(self, client: Client, seed: str, clients: int) -> None:
@@ -134,9 +134,13 @@ class Load:
             return False
         path = f"/applications/{known.token}/chats/{known.chats[0]}/messages/search"
         try:
-            return (await self.client.get(path, params={"q": mark})).status_code == 200
+            searched = await self.client.get(path, params={"q": mark})
         except httpx.TransportError:
             return False
+        # It is not in the log, so the checker does not see it.
+        if searched.status_code not in (200, 503):
+            self.surprises.append(f"a search was answered {searched.status_code}: {searched.text}")
+        return searched.status_code == 200
 
     async def settle(self) -> None:
         """Send every unanswered key again until it is answered; then no keyed request is left in doubt."""

@@ -25,6 +25,7 @@ class Rule(StrEnum):
     STALE = "a read does not show what was acknowledged before it"
     VANISHED = "a read showed what is not there at the end"
     DENIED = "refused without a reason"
+    FAILED = "answered with a failure that is not 503"
     CHANGES = "changed_after does not agree with the list"
     LIVE = "a live reader does not hold the chat as it is"
     EVENTS = "an event came twice, out of order or under a wrong name"

@@ -291,6 +291,16 @@ def needless_mismatch(planted: Planted) -> None:
     planted.alter(3, status=422, answer=None, replayed=False)
 
 
+def failed_with_a_defect(planted: Planted) -> None:
+    """A post was answered 500, and repeated with its key: nothing is lost, and the server has a defect."""
+    planted.alter(5, status=500, answered_at=5.5)
+
+
+def failed_to_read(planted: Planted) -> None:
+    """A read was answered 502."""
+    planted.alter(13, status=502, answer=None)
+
+
 def changes_incomplete(planted: Planted) -> None:
     """changed_after=0 leaves one message out."""
     planted.changes.pop(0)
@@ -383,6 +393,8 @@ FAULTS: dict[Callable[[Planted], None], Rule] = {
     missing_message: Rule.DENIED,
     needless_conflict: Rule.DENIED,
     needless_mismatch: Rule.DENIED,
+    failed_with_a_defect: Rule.FAILED,
+    failed_to_read: Rule.FAILED,
     changes_incomplete: Rule.CHANGES,
     changes_out_of_order: Rule.CHANGES,
     number_given_twice: Rule.REUSED,

@@ -17,6 +17,7 @@ import pytest
 from tests.conftest import BuildHouse
 from tests.faults.conftest import UnderLoad
 from tests.faults.load import Load
+from tests.faults.logs import tracebacks
 from tests.faults.reading import read_everything
 from tests.faults.whole import assert_whole
 from tests.houses import House
@@ -95,6 +96,7 @@ async def test_a_server_killed_at_random_moments_under_load_keeps_every_promise(
     # What was right must stay right through the later crashes.
     house.start()
     await assert_whole(house, *rounds)
+    assert tracebacks(house.log_text()) == []
 
 
 async def test_a_server_killed_while_it_makes_its_database_starts_the_next_time(
@@ -113,3 +115,4 @@ async def test_a_server_killed_while_it_makes_its_database_starts_the_next_time(
             await asyncio.sleep(0.05)
         await assert_whole(house, load)
         assert house.stop() == 0
+        assert tracebacks(house.log_text()) == []

@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -131,9 +130,7 @@ async def test_a_worker_killed_after_it_indexed_and_before_it_acknowledged_appli
     assert [message["number"] for message in await chat.search("found")] == [3, 2]
 
 
-async def test_a_worker_that_hangs_is_relieved_and_does_no_harm_when_it_wakes(
-    expose: Expose, connect: Connect, tmp_path: Path
-) -> None:
+async def test_a_worker_that_hangs_is_relieved_and_does_no_harm_when_it_wakes(expose: Expose, connect: Connect) -> None:
     """Another takes over what it holds; its own late attempt brings no old state back."""
     exposed = expose(partitions=1)
     await exposed.start()
@@ -142,7 +139,7 @@ async def test_a_worker_that_hangs_is_relieved_and_does_no_harm_when_it_wakes(
         await talk(chat)
         await exposed.until_blocked()
         exposed.house.freeze_worker()
-    other = exposed.house.run("work", tmp_path / "other-worker.log")
+    other = exposed.house.run("work", exposed.house.folder / "other-worker.log")
     try:
         await exposed.until_applied()
         await chat.edit(4, body="fourth, edited")
@@ -159,7 +156,7 @@ async def test_a_worker_that_hangs_is_relieved_and_does_no_harm_when_it_wakes(
 
 @pytest.mark.timeout(180)
 async def test_two_workers_on_one_partition_killed_at_random_moments_apply_everything(
-    expose: Expose, under_load: UnderLoad, seed: int, tmp_path: Path
+    expose: Expose, under_load: UnderLoad, seed: int
 ) -> None:
     """They share one stream under load; now one dies, now the other, now one hangs for a moment."""
     chance = random.Random(seed)
@@ -167,7 +164,8 @@ async def test_two_workers_on_one_partition_killed_at_random_moments_apply_every
     exposed.house.kill_worker()
     await exposed.start()
     load = await under_load(exposed.house, clients=4)
-    workers = [exposed.house.run("work", tmp_path / f"worker-{number}.log") for number in range(2)]
+    logs = [exposed.house.folder / f"worker-{number}.log" for number in range(2)]
+    workers = [exposed.house.run("work", log) for log in logs]
     try:
         async with load.running():
             for _ in range(KILLS):
@@ -178,7 +176,7 @@ async def test_two_workers_on_one_partition_killed_at_random_moments_apply_every
                 else:
                     workers[victim].kill()
                     workers[victim].wait()
-                    workers[victim] = exposed.house.run("work", tmp_path / f"worker-{victim}.log")
+                    workers[victim] = exposed.house.run("work", logs[victim])
         await exposed.whole(load)
     finally:
         for worker in workers:
