@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.faults.history import CREATIONS, ApplicationReading, Ask, ChatReading, Exchange, Json, Reading
+from tests.faults.history import CREATIONS, PAGE, ApplicationReading, Ask, ChatReading, Exchange, Json, Reading
 from tests.faults.rules import Rule, Violation
 from tests.faults.watching import judge_copies, judge_searches
 
@@ -369,6 +369,8 @@ class _ChatCase:
             newest = highest[bisect_left(times, read.sent_at)]
             if read.target is None and newest > max((seen["number"] for seen in read.answers), default=0):
                 yield Violation(Rule.STALE, f"number {newest} was acknowledged before {read}")
+            if read.target is None:
+                yield from _page(read)
             for seen in read.answers:
                 yield from self._seen(read, seen)
 
@@ -397,6 +399,15 @@ class _ChatCase:
             deleted = any(delete.sent_at < one.answered_at for delete in self.deletes.get(one.target or 0, []))
             if one.status == 409 and not (one.ask is Ask.EDIT and deleted):
                 yield Violation(Rule.DENIED, f"nothing was in conflict: {one}")
+
+
+def _page(read: Exchange) -> Iterator[Violation]:
+    """The newest page is whole, newest first: tombstones are listed, so no number may be missing."""
+    listed = [seen["number"] for seen in read.answers]
+    top = max(listed, default=0)
+    wanted = list(range(top, max(0, top - PAGE), -1))
+    if listed != wanted:
+        yield Violation(Rule.PAGE, f"{listed} instead of {wanted}: {read}")
 
 
 def _deleted(message: Json) -> bool:

@@ -30,13 +30,16 @@ class Ask(StrEnum):
 
 CREATIONS = frozenset({Ask.CHAT, Ask.POST, Ask.BATCH})
 
+PAGE = 20
+"""How many messages a read without a target asks for: the newest ones, newest first."""
+
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
     """One request and what came of it. Times are seconds of one monotonic clock.
 
     `payload` is the JSON body that was sent. `target` is a message number (edits, deletes, reads of one
-    message; a read without a target is of the newest messages). `status` is None when no answer arrived:
+    message; a read without a target is of the newest PAGE messages). `status` is None when no answer arrived:
     nobody knows what became of the request. `answer` is the decoded body; of a read it is always the list of
     messages seen.
     """

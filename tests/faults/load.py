@@ -30,7 +30,7 @@ import httpx
 
 from tests.checker import check
 from tests.client import Client
-from tests.faults.history import CREATIONS, Ask, Exchange, Json
+from tests.faults.history import CREATIONS, PAGE, Ask, Exchange, Json
 from tests.faults.reading import read_everything
 
 REMEMBERED = 200
@@ -299,7 +299,7 @@ class Load:
         if asked.ask is Ask.BATCH:
             return await self.client.post(f"{messages}/batch", json=asked.payload, headers=headers)
         if asked.ask is Ask.READ and asked.target is None:
-            return await self.client.get(messages, params={"order": "desc", "limit": 20})
+            return await self.client.get(messages, params={"order": "desc", "limit": PAGE})
         method = {Ask.EDIT: "PATCH", Ask.DELETE: "DELETE", Ask.READ: "GET"}[asked.ask]
         options: dict[str, Any] = {"json": asked.payload} if asked.ask is Ask.EDIT else {}
         return await self.client.request(method, f"{messages}/{asked.target}", **options)

@@ -9,7 +9,7 @@ import copy
 from dataclasses import replace
 from typing import Any
 
-from tests.faults.history import ApplicationReading, Ask, ChatReading, Exchange, Json
+from tests.faults.history import PAGE, ApplicationReading, Ask, ChatReading, Exchange, Json
 
 TOKEN = "an-application"
 BATCH_SIZE = 3
@@ -96,7 +96,7 @@ class PerfectServer:
     def read(self, chat: int, number: int | None = None) -> Exchange:
         """Read one message, or the newest ones."""
         rows = self.messages[chat]
-        seen = rows[-5:] if number is None else [rows[number - 1]]
+        seen = rows[: -PAGE - 1 : -1] if number is None else [rows[number - 1]]
         return self.log(Ask.READ, seen, status=200, chat=chat, target=number)
 
     def reading(self) -> dict[str, ApplicationReading]:

@@ -23,6 +23,7 @@ class Rule(StrEnum):
     REPLAY = "a repeated key was answered otherwise than the first time"
     ANSWER = "the answer is not what was asked for"
     STALE = "a read does not show what was acknowledged before it"
+    PAGE = "a page has a hole, is short, or is in another order"
     VANISHED = "a read showed what is not there at the end"
     DENIED = "refused without a reason"
     FAILED = "answered with a failure that is not 503"

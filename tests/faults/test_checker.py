@@ -262,7 +262,22 @@ def stale_read_of_a_deleted_message(planted: Planted) -> None:
 
 def stale_list(planted: Planted) -> None:
     """The newest page lacks an acknowledged message."""
-    planted.alter(13, answer=[row for row in planted.rows if row["number"] < 7])
+    planted.alter(13, answer=[row for row in reversed(planted.rows) if row["number"] < 7])
+
+
+def hole_in_a_page(planted: Planted) -> None:
+    """The newest page leaves out a message in its middle, which nobody has deleted."""
+    del planted.answer(13)[4]
+
+
+def deleted_message_left_out_of_a_page(planted: Planted) -> None:
+    """The newest page begins with the message above the tombstone."""
+    planted.answer(13).pop()
+
+
+def page_in_the_wrong_order(planted: Planted) -> None:
+    """The newest page is answered oldest first."""
+    planted.answer(13).reverse()
 
 
 def read_before_it_was_safe(planted: Planted) -> None:
@@ -388,6 +403,9 @@ FAULTS: dict[Callable[[Planted], None], Rule] = {
     stale_read: Rule.STALE,
     stale_read_of_a_deleted_message: Rule.STALE,
     stale_list: Rule.STALE,
+    hole_in_a_page: Rule.PAGE,
+    deleted_message_left_out_of_a_page: Rule.PAGE,
+    page_in_the_wrong_order: Rule.PAGE,
     read_before_it_was_safe: Rule.VANISHED,
     missing_chat: Rule.DENIED,
     missing_message: Rule.DENIED,
