@@ -73,7 +73,7 @@ def _check_application(exchanges: list[Exchange], reading: ApplicationReading) -
     yield from _replays(openings)
     yield from _mismatches([one for one in exchanges if one.ask is Ask.CHAT])
     yield from _counts(reading.application, "chats_count", len(reading.chats))
-    yield from judge_copies(reading)
+    yield from judge_copies(reading, exchanges)
     yield from judge_searches(reading)
     by_chat: dict[int, list[Exchange]] = defaultdict(list)
     for exchange in exchanges:

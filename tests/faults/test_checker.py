@@ -30,7 +30,9 @@ class Planted:
         self.application = self.reading[TOKEN].application
         self.chats = self.reading[TOKEN].chats
         self.chat, self.rows, self.changes = self.chats[0].chat, self.chats[0].messages, self.chats[0].changes
-        self.copy = Copy(1, copy.deepcopy(self.rows), [Told("message.created", 5, 3, 4, 5, deleted=False)])
+        told = [("message.created", 5, 4, 5), ("message.created", 6, 5, 6), ("message.updated", 7, 6, 2)]
+        events = [Told(name, at, above, number, at, deleted=False) for name, at, above, number in told]
+        self.copy = Copy(1, copy.deepcopy(self.rows), events)
         self.search = Searched("BODY", [row for row in reversed(self.rows) if "body" in (row["body"] or "")], chat=1)
         self.reading[TOKEN].copies.append(self.copy)
         self.reading[TOKEN].searches.append(self.search)
@@ -351,6 +353,16 @@ def event_under_a_wrong_name(planted: Planted) -> None:
     planted.copy.events[0] = replace(planted.copy.events[0], deleted=True)
 
 
+def edit_told_as_a_creation(planted: Planted) -> None:
+    """An edit came as if the message were new."""
+    planted.copy.events[2] = replace(planted.copy.events[2], name="message.created")
+
+
+def creation_told_as_an_edit(planted: Planted) -> None:
+    """A message that was never edited came as if it had been; its post was answered by no more than a replay."""
+    planted.copy.events[1] = replace(planted.copy.events[1], name="message.updated")
+
+
 def search_that_misses(planted: Planted) -> None:
     """A search leaves out a message that matches."""
     planted.search.found.pop()
@@ -420,6 +432,8 @@ FAULTS: dict[Callable[[Planted], None], Rule] = {
     event_with_an_older_state: Rule.LIVE,
     event_told_twice: Rule.EVENTS,
     event_under_a_wrong_name: Rule.EVENTS,
+    edit_told_as_a_creation: Rule.EVENTS,
+    creation_told_as_an_edit: Rule.EVENTS,
     search_that_misses: Rule.SEARCH,
     search_that_finds_the_deleted: Rule.SEARCH,
     search_of_an_old_body: Rule.SEARCH,
