@@ -24,6 +24,7 @@ from tests.servers.shared import required
 SEED = 1
 MINUTES = 2.0
 FAULTS = {"embedded": 16, "stack": 12}
+ACKNOWLEDGED_PER_FAULT = 3
 REQUESTS = 6_000
 GROWTH_MIB = 128
 """Far above what it grows by, and far below what a leak of a whole request each would take."""
@@ -39,9 +40,12 @@ async def test_a_short_campaign_finds_no_broken_promise(house_name: str, tmp_pat
         outcome = await attack_by_faults(site, plan, lambda _: None)
         names = {one.name for one in faults_of(site, random.Random(SEED))}
     assert (+outcome.violations, outcome.details) == ({}, [])
-    assert outcome.faults > 0
+    # On a busy machine time may end it first; a campaign that got through less than half has proven little.
+    in_time = outcome.seconds < MINUTES * 60
+    assert outcome.faults >= (FAULTS[house_name] if in_time else FAULTS[house_name] / 2)
     assert {name for strike in outcome.strikes for name in strike.kinds} <= names
-    assert outcome.acknowledged > 0
+    # Each recovery is found by a post of its own: the clients have to have got through as well.
+    assert outcome.acknowledged > ACKNOWLEDGED_PER_FAULT * outcome.faults
     assert outcome.events > 0
     assert outcome.searches > 0
 
