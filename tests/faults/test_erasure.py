@@ -14,9 +14,12 @@ from tests.eventually import eventually
 from tests.faults.whole import assert_whole
 
 APPLICATIONS = 8
-KILLS = 3
+ERASED_BEFORE_KILLS = [0, 1, 2]
+"""How many erasures are acknowledged before each kill, in some order: so it always meets some, and none too many."""
+
+LIFE_S = (0.0, 0.02)
+LEFT_AT_LEAST = 4
 MESSAGES = 60
-LIFE_S = (0.0, 0.12)
 
 
 async def fill(client: Client, name: str) -> str:
@@ -70,9 +73,16 @@ async def test_an_application_whose_erasure_was_acknowledged_never_comes_back(
     whole = [200, 2, MESSAGES, MESSAGES, 2 * MESSAGES]
     acknowledged: set[str] = set()
     asked: set[str] = set()
-    for _ in range(KILLS):
+    for erased in chance.sample(ERASED_BEFORE_KILLS, len(ERASED_BEFORE_KILLS)):
+        while len(names) - len(acknowledged) < LEFT_AT_LEAST:
+            name = f"name-{len(names)}."
+            names[await fill(client, name)] = name
         left = [token for token in names if token not in acknowledged]
+        before = len(acknowledged)
         erasing = asyncio.create_task(erase_all(client, left, acknowledged, asked))
+        while len(acknowledged) < before + erased:
+            assert not erasing.done(), "the server was gone before it was killed"
+            await asyncio.sleep(0.001)
         await asyncio.sleep(chance.uniform(*LIFE_S))
         house.kill()
         await erasing

@@ -19,6 +19,7 @@ from tests.faults.conftest import UnderLoad
 from tests.faults.load import Load
 from tests.faults.logs import tracebacks
 from tests.faults.reading import read_everything
+from tests.faults.unavailable import accepted
 from tests.faults.whole import assert_whole
 from tests.houses import House
 from tests.properties.live_reader import LiveReader, Return
@@ -30,6 +31,7 @@ LIFE_WHILE_STARTING_S = (0.0, 1.0)
 KILLED_WHILE_STARTING = 0.2
 READER_PATIENCE_S = 2.0
 READER_PAUSE_S = 0.05
+ACKNOWLEDGED_AFTERWARDS = 10
 TIMEOUT_S = 60 + 5 * KILLS
 
 
@@ -65,6 +67,15 @@ async def assert_up_to_date(reader: LiveReader, load: Load) -> None:
     assert ids == sorted(set(ids))
 
 
+def assert_killed_at_work(load: Load, kills: int) -> None:
+    """There was something to lose, and something was cut off: kills of a server that did nothing would prove nothing.
+
+    Some lives are too short for an answer, others long enough for hundreds.
+    """
+    assert sum(one.acknowledged for one in load.history) > kills
+    assert any(one.status is None for one in load.history)
+
+
 @pytest.mark.timeout(TIMEOUT_S)
 async def test_a_server_killed_at_random_moments_under_load_keeps_every_promise(
     build_house: BuildHouse, under_load: UnderLoad, seed: int
@@ -84,9 +95,13 @@ async def test_a_server_killed_at_random_moments_under_load_keeps_every_promise(
         following = asyncio.create_task(follow(reader))
         async with load.running():
             load.pause()
-            for _ in range(min(KILLS_PER_ROUND, KILLS - done)):
+            kills = min(KILLS_PER_ROUND, KILLS - done)
+            for _ in range(kills):
                 await live_and_be_killed(house, load, chance)
-            house.start()
+            assert_killed_at_work(load, kills)
+            await asyncio.to_thread(house.start)
+            load.resume()
+            await accepted(load, ACKNOWLEDGED_AFTERWARDS)
         following.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await following
@@ -112,7 +127,7 @@ async def test_a_server_killed_while_it_makes_its_database_starts_the_next_time(
         house.start()
         load = await under_load(house, clients=2, applications=1)
         async with load.running():
-            await asyncio.sleep(0.05)
+            await accepted(load, ACKNOWLEDGED_AFTERWARDS)
         await assert_whole(house, load)
         assert house.stop() == 0
         assert tracebacks(house.log_text()) == []

@@ -15,6 +15,7 @@ from tests.faults.whole import assert_whole
 from tests.houses import House
 
 TOGETHER = 5
+SHORT_LOCK_S = 0.3
 
 pytestmark = only("embedded", because="only an SQLite file can be locked as a whole by whoever opens it")
 
@@ -42,6 +43,7 @@ async def test_a_long_lock_refuses_writes_and_not_reads_and_breaks_no_promise(
     kept = await chat.post("before")
     load = await under_load(house, clients=6)
     async with load.running():
+        await accepted(load, TOGETHER)
         with write_lock(house):
             bodies = [{"body": f"refused {one}"} for one in range(TOGETHER)]
             asked = [asyncio.create_task(chat.request("POST", "/messages", json=body)) for body in bodies]
@@ -53,7 +55,7 @@ async def test_a_long_lock_refuses_writes_and_not_reads_and_breaks_no_promise(
             assert [found["number"] for found in await chat.search("before")] == [1]
             for answer in await asyncio.gather(*asked):
                 assert_unavailable(answer)
-        await accepted(load)
+        await accepted(load, TOGETHER)
     assert failures(load) == {503}
     await assert_whole(house, load)
     assert (await chat.post("after"))["number"] == 2
@@ -67,8 +69,11 @@ async def test_a_short_lock_only_delays(serve: BuildHouse, under_load: UnderLoad
     load = await under_load(house, clients=6)
     async with load.running():
         for _ in range(3):
-            await asyncio.sleep(0.1)
+            await accepted(load, TOGETHER)
             with write_lock(house):
-                await asyncio.sleep(0.3)
+                await asyncio.sleep(SHORT_LOCK_S)
+        await accepted(load, TOGETHER)
     assert failures(load) == set()
+    # Somebody did wait for it.
+    assert max(one.answered_at - one.sent_at for one in load.history) > SHORT_LOCK_S / 2
     await assert_whole(house, load)

@@ -17,11 +17,13 @@ import pytest
 from tests.conftest import BuildHouse, Connect
 from tests.eventually import eventually
 from tests.faults.conftest import UnderLoad
+from tests.faults.unavailable import accepted
 from tests.faults.whole import assert_whole
 from tests.houses import House
 from tests.raw_http import RawConnection, connection, head
 
 HALF_SENT = 5
+ACKNOWLEDGED = 10
 
 
 async def test_sigterm_under_load_ends_with_zero_and_keeps_every_promise(
@@ -32,13 +34,13 @@ async def test_sigterm_under_load_ends_with_zero_and_keeps_every_promise(
     load = await under_load(house)
     async with load.running():
         for _ in range(2):
-            await asyncio.sleep(0.2)
-            load.resume()
+            await accepted(load, ACKNOWLEDGED)
             assert await asyncio.to_thread(house.stop) == 0
             load.pause()
             await load.quiet()
             await asyncio.to_thread(house.start)
             load.resume()
+        await accepted(load, ACKNOWLEDGED)
     assert {one.status for one in load.history if one.status is not None and one.status >= 500} <= {503}
     await assert_whole(house, load)
 
@@ -158,9 +160,11 @@ async def test_a_server_that_is_stopped_and_continued_loses_nothing(
     load = await under_load(house)
     async with load.running():
         for _ in range(4):
+            await accepted(load)
             await asyncio.sleep(chance.uniform(0.01, 0.2))
             os.kill(house.pid, signal.SIGSTOP)
             await asyncio.sleep(chance.uniform(0.05, 0.5))
             os.kill(house.pid, signal.SIGCONT)
+        await accepted(load, ACKNOWLEDGED)
     assert [str(one) for one in load.history if one.status is None or one.status >= 500] == []
     await assert_whole(house, load)

@@ -14,9 +14,12 @@ from tests.client import ChatAt
 from tests.conftest import Connect, only
 from tests.faults.conftest import Expose, UnderLoad
 from tests.faults.exposed import SEARCH, STORE, Exposed, until
+from tests.faults.load import Load
+from tests.faults.unavailable import accepted
 
 KILLS = 4
 LIFE_S = (0.05, 1.2)
+ACKNOWLEDGED = 10
 
 pytestmark = only("stack", because="only the stack house has workers")
 
@@ -168,7 +171,9 @@ async def test_two_workers_on_one_partition_killed_at_random_moments_apply_every
     workers = [exposed.house.run("work", log) for log in logs]
     try:
         async with load.running():
+            await until_applying(exposed, load)
             for _ in range(KILLS):
+                await accepted(load)
                 await asyncio.sleep(chance.uniform(*LIFE_S))
                 victim = chance.randrange(2)
                 if chance.random() < 0.3:
@@ -177,11 +182,23 @@ async def test_two_workers_on_one_partition_killed_at_random_moments_apply_every
                     workers[victim].kill()
                     workers[victim].wait()
                     workers[victim] = exposed.house.run("work", logs[victim])
+            await until_applying(exposed, load)
         await exposed.whole(load)
     finally:
         for worker in workers:
             worker.kill()
             worker.wait()
+
+
+async def until_applying(exposed: Exposed, load: Load) -> None:
+    """Wait until something was accepted from now on, and something stored: there is work, and somebody does it."""
+    before = await exposed.stored_messages()
+    await accepted(load, ACKNOWLEDGED)
+
+    async def more() -> bool:
+        return await exposed.stored_messages() > before
+
+    await until(more, "a worker stores what is accepted")
 
 
 async def hang(worker: subprocess.Popen[bytes], for_s: float) -> None:
@@ -198,9 +215,10 @@ async def test_a_worker_that_is_told_to_end_leaves_nothing_behind(expose: Expose
     load = await under_load(exposed.house, clients=4)
     async with load.running():
         await exposed.until_working()
-        await asyncio.sleep(0.5)
+        await until_applying(exposed, load)
         assert await asyncio.to_thread(exposed.house.stop_worker) == 0
         exposed.house.start_worker()
+        await until_applying(exposed, load)
     await exposed.whole(load)
 
 

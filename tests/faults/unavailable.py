@@ -32,13 +32,13 @@ async def refused(load: Load, times: int) -> None:
     await eventually(enough, True)
 
 
-async def accepted(load: Load) -> None:
-    """Wait until something was created that was asked for after this call."""
+async def accepted(load: Load, times: int = 1) -> None:
+    """Wait until so many things were created that were asked for after this call."""
     since, now = len(load.history), time.monotonic()
 
     async def created() -> bool:
         later = (one for one in load.history[since:] if one.sent_at > now)
-        return any(one.acknowledged and one.ask in CREATIONS and not one.replayed for one in later)
+        return sum(one.acknowledged and one.ask in CREATIONS and not one.replayed for one in later) >= times
 
     await eventually(created, True)
 
