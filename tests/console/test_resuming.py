@@ -121,6 +121,35 @@ async def test_a_stream_that_is_refused_for_a_while_is_asked_for_again(
 
 
 @in_one_house
+@pytest.mark.parametrize("what", ["time", "network"])
+async def test_a_stream_of_which_not_even_the_head_comes_is_given_up(
+    house: House, open_window: OpenWindow, talk: ChatAt, what: str
+) -> None:
+    """After a while of silence, or at once when the machine says that it is online again."""
+    window = await open_window(house)
+    await window.page.clock.install()
+    asked = 0
+
+    async def swallow(route: Route) -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            await route.continue_()
+
+    await window.page.route("**/events*", swallow)
+    await window.go(address(talk.token, 1))
+    await expect(window.connection).to_contain_text("Connecting")
+    while not asked:
+        await window.page.wait_for_timeout(10)
+    if what == "time":
+        await window.page.clock.run_for(42_000)
+    else:
+        await window.page.evaluate("dispatchEvent(new Event('online'))")
+    await window.is_live()
+    assert asked == 2
+
+
+@in_one_house
 async def test_a_tab_that_no_one_sees_holds_no_connection(house: House, open_window: OpenWindow, talk: ChatAt) -> None:
     """Its stream is closed; when it is seen again, what it missed is there."""
     window = await open_window(house, address(talk.token, 1))

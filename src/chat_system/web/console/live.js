@@ -12,6 +12,9 @@ const SILENCE_MAX_MS = 40_000;
 const RETRY_MS = 1_000;
 const RETRY_MAX_MS = 15_000;
 
+/** Why a connection that is still being made is given up: another is wanted at once. */
+const AGAIN = "again";
+
 /**
  * @typedef {object} State
  * @property {"connecting" | "live" | "waiting" | "paused" | "gone"} phase
@@ -55,6 +58,7 @@ export class Live {
   #closed = false;
   /** Ends the connection that is open. */
   #connection = new AbortController();
+  #connecting = false;
   /** Ends the wait for the next attempt. */
   #wake = () => {};
 
@@ -89,6 +93,8 @@ export class Live {
   /** Try again now instead of later. */
   retry = () => {
     this.#attempts = 0;
+    // What is asked for over a network that is no more may never be answered.
+    if (this.#connecting) this.#connection.abort(AGAIN);
     this.#wake();
   };
 
@@ -107,7 +113,7 @@ export class Live {
         continue;
       }
       const problem = await this.#connect();
-      if (this.#closed || document.hidden) continue;
+      if (this.#closed || document.hidden || this.#connection.signal.reason === AGAIN) continue;
       if (problem && !problem.passes) {
         this.#onState({ phase: "gone", problem });
         return;
@@ -128,6 +134,14 @@ export class Live {
   async #connect() {
     this.#onState({ phase: "connecting" });
     const connection = (this.#connection = new AbortController());
+    this.#connecting = true;
+    let silence = 0;
+    // From the beginning: after a sleep or a change of network not even the head of an answer may come.
+    const heard = () => {
+      clearTimeout(silence);
+      silence = setTimeout(() => connection.abort(), SILENCE_MAX_MS);
+    };
+    heard();
     try {
       const response = await fetch(this.#url(this.#revision), {
         headers: { Accept: "text/event-stream", "Last-Event-ID": String(this.#revision) },
@@ -135,39 +149,37 @@ export class Live {
         cache: "no-store",
       });
       if (!response.ok || !response.body) return await problemOf(response);
+      this.#connecting = false;
       this.#onState({ phase: "live" });
-      await this.#read(response.body, connection);
+      await this.#read(response.body, heard);
       return undefined;
     } catch {
       return new Problem(0, "unreachable", "The connection is broken.");
+    } finally {
+      clearTimeout(silence);
+      this.#connecting = false;
     }
   }
 
   /**
    * @param {ReadableStream<Uint8Array>} body
-   * @param {AbortController} connection
+   * @param {() => void} heard called when something came
    */
-  async #read(body, connection) {
+  async #read(body, heard) {
     const events = new EventReader();
     const decoder = new TextDecoder();
     const reader = body.getReader();
-    let silence = 0;
-    try {
-      for (;;) {
-        clearTimeout(silence);
-        silence = setTimeout(() => connection.abort(), SILENCE_MAX_MS);
-        const { done, value } = await reader.read();
-        if (done) return;
-        this.#attempts = 0;
-        const messages = events.feed(decoder.decode(value, { stream: true })).map((data) => JSON.parse(data));
-        this.#retryMs = events.retryMs;
-        if (messages.length) {
-          this.#onMessages(messages);
-          this.#revision = messages[messages.length - 1].revision;
-        }
+    for (;;) {
+      heard();
+      const { done, value } = await reader.read();
+      if (done) return;
+      this.#attempts = 0;
+      const messages = events.feed(decoder.decode(value, { stream: true })).map((data) => JSON.parse(data));
+      this.#retryMs = events.retryMs;
+      if (messages.length) {
+        this.#onMessages(messages);
+        this.#revision = messages[messages.length - 1].revision;
       }
-    } finally {
-      clearTimeout(silence);
     }
   }
 
