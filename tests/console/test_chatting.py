@@ -221,6 +221,43 @@ async def test_an_edit_that_came_too_late_says_so(house: House, open_window: Ope
 
 
 @in_one_house
+async def test_a_message_that_is_saved_as_it_was_is_not_rewritten(
+    house: House, open_window: OpenWindow, talk: ChatAt
+) -> None:
+    """Not even one with CRLF, of which a text field makes LF."""
+    posted = await talk.post("one\r\ntwo")
+    window = await open_window(house, address(talk.token, 1))
+    await window.is_live()
+    asked: list[str] = []
+    window.page.on("request", lambda request: asked.append(request.method))
+    await window.act(1, "Edit")
+    await window.page.get_by_role("button", name="Save").click()
+    await expect(window.page.get_by_role("button", name="Send")).to_be_visible()
+    await window.page.wait_for_timeout(300)
+    assert "PATCH" not in asked
+    assert await talk.message(1) == posted
+
+
+@in_one_house
+async def test_enter_that_ends_an_input_method_sends_nothing(
+    house: House, open_window: OpenWindow, talk: ChatAt
+) -> None:
+    """Also where the browser ends the composition before it tells of the key: then the key's code is 229."""
+    window = await open_window(house, address(talk.token, 1))
+    await window.is_live()
+    field = window.page.get_by_label("Message", exact=True)
+    await field.fill("日本")
+    press = """(field, keyCode) =>
+      field.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", keyCode, bubbles: true, cancelable: true }))"""
+    await field.evaluate(press, 229)
+    await expect(field).to_have_value("日本")
+    await expect(window.sending).to_have_count(0)
+    await field.evaluate(press, 13)
+    await expect(window.body(1)).to_have_text("日本")
+    assert len(await talk.messages()) == 1
+
+
+@in_one_house
 async def test_what_was_being_written_is_there_again_after_another_chat(
     house: House, open_window: OpenWindow, talk: ChatAt
 ) -> None:

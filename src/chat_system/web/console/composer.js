@@ -8,6 +8,9 @@ import { session } from "./session.js";
 const BODY_MAX_BYTES = 64 * 1024;
 const HEIGHT_MAX_PX = 240;
 
+/** The `keyCode` of keys that belong to an input method. */
+const COMPOSING = 229;
+
 /** On a touch screen there is no Shift, so Enter is a line break there. */
 const TOUCH = matchMedia("(pointer: coarse)");
 
@@ -15,6 +18,8 @@ export class Composer {
   #listeners;
   /** The message that is edited instead of writing a new one. @type {Message | null} */
   #edited = null;
+  /** What the field made of the edited message's text: it turns each CRLF into LF. */
+  #unchanged = "";
   /** What was being written when an edit began. */
   #draft = "";
   #sender = el("input", {
@@ -88,6 +93,7 @@ export class Composer {
     this.#sender.hidden = true;
     this.#submit.textContent = "Save";
     this.#body.value = message.body ?? "";
+    this.#unchanged = this.#body.value;
     this.#adapt();
     this.#body.focus();
   }
@@ -104,7 +110,8 @@ export class Composer {
   /** @param {KeyboardEvent} event */
   #onKey(event) {
     // Enter that chooses a word of an input method is no Enter.
-    if (event.isComposing) return;
+    // Safari has ended the composition by then, and tells only by an old code.
+    if (event.isComposing || event.keyCode === COMPOSING) return;
     if (event.key === "Enter" && !event.shiftKey && !TOUCH.matches) this.#onSubmit(event);
     else if (event.key === "Escape") {
       if (this.#edited) this.#leaveEdit();
@@ -123,7 +130,7 @@ export class Composer {
     }
     if (!body.trim()) return;
     if (this.#edited) {
-      if (body !== this.#edited.body) this.#listeners.onEdit(this.#edited.number, body);
+      if (body !== this.#unchanged) this.#listeners.onEdit(this.#edited.number, body);
       this.#leaveEdit();
     } else {
       this.draft = "";
