@@ -264,7 +264,7 @@ class StackSite(Site):
         self.houses = list(self.stack_houses)
         to = self.wires
         wires = (to["API to Redis"], to["API to MySQL"], to["API to Elasticsearch"])
-        self.exposed = Exposed(self.stack_houses[0], self.redis, *wires, self.direct)
+        self.exposed = Exposed(self.stack_houses[0], self.direct, self.redis, *wires)
         self.front = self.wire(self.houses[0].url)
         for house in self.houses[1:]:
             self.front.also(house.host, house.port)

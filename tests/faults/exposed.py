@@ -4,8 +4,8 @@ Its Redis is its own, to be killed, emptied and looked into. MySQL and Elasticse
 test brings its own; between the house and each of the three is a wire (tests/faults/wire.py).
 
 `whole` is the end of every test: all was applied and nothing set aside, the clients' log and the final reading agree,
-the search index holds what MySQL holds, `chat-system check` finds nothing, and no process has met with a defect. For any
-house it is `assert_whole` (tests/faults/whole.py).
+the search index holds what MySQL holds, `chat-system check` finds nothing, and no process has met with a defect. For
+any house it is `assert_whole` (tests/faults/whole.py).
 """
 
 from __future__ import annotations
