@@ -21,6 +21,8 @@ from chat_system.embedded.search import EmbeddedSearch
 from chat_system.embedded.store import EmbeddedStore
 from chat_system.errors import Invalid
 from chat_system.model import DeleteMessage, EditMessage, Message, NewMessage, PostMessages, Receipt
+from chat_system.web import live
+from tests.faults.history import PAGE
 
 EVERY = 8
 """One in so many goes wrong."""
@@ -232,6 +234,12 @@ def a_list_is_stale() -> None:
     listing(lambda application, chat, rows: [seen.setdefault((application, chat, row.number), row) for row in rows])
 
 
+def a_page_has_a_hole() -> None:
+    """The newest page leaves out one in its middle."""
+    # One more is read than is shown, to know whether there is a next page.
+    listing(lambda _application, _chat, rows: [*rows[:9], *rows[10:]] if len(rows) == PAGE + 1 else rows)
+
+
 def a_foreign_message_is_listed() -> None:
     """The third message of a chat is that of another application."""
     latest: dict[Any, Message] = {}
@@ -267,6 +275,12 @@ def a_live_event_is_dropped() -> None:
 def a_live_event_comes_again_in_an_older_state() -> None:
     """Streams are told of a change twice, the second time with another body."""
     on_the_way(True, lambda rows: [rows[0], replace(rows[0], body="older"), *rows[1:]] if len(rows) > 1 else rows)
+
+
+def an_edit_is_told_as_a_creation() -> None:
+    """Streams call everything new that is not deleted."""
+    right = live.event_name
+    live.event_name = lambda message: right(message).replace("updated", "created")
 
 
 def changes_leave_one_out() -> None:
@@ -326,10 +340,12 @@ DEFECTS: dict[str, tuple[Callable[[], None], set[str]]] = {
         (a_deletion_is_not_carried_out, {"LOST"}),
         (a_body_is_altered, {"ALTERED"}),
         (a_list_is_stale, {"LOST"}),
+        (a_page_has_a_hole, {"PAGE"}),
         (a_foreign_message_is_listed, {"INVENTED"}),
         (messages_are_miscounted, {"COUNTS"}),
         (a_live_event_is_dropped, {"LIVE"}),
         (a_live_event_comes_again_in_an_older_state, {"EVENTS"}),
+        (an_edit_is_told_as_a_creation, {"EVENTS"}),
         (changes_leave_one_out, {"CHANGES"}),
         (a_search_misses, {"SEARCH"}),
         (a_search_finds_what_was_deleted, {"SEARCH"}),
