@@ -7,7 +7,7 @@ import shutil
 from asyncio.subprocess import PIPE
 
 import pytest
-from playwright.async_api import Route, expect
+from playwright.async_api import Request, Route, expect
 
 from tests.client import ChatAt, Client
 from tests.conftest import BuildHouse, only
@@ -217,4 +217,37 @@ async def test_a_server_that_does_not_answer_is_seen(serve: BuildHouse, open_win
     house.kill()
     await expect(server).to_contain_text("No answer")
     house.start()
+    await expect(server).to_contain_text("Ready")
+
+
+@in_one_house
+async def test_a_server_that_hangs_is_asked_by_one_request_at_a_time(house: House, open_window: OpenWindow) -> None:
+    """However long it hangs; it is seen soon, and so is its return."""
+    window = await open_window(house)
+    window.forgive("ERR_")
+    under_way: set[Request] = set()
+    most = 0
+
+    def begin(request: Request) -> None:
+        nonlocal most
+        if request.url.endswith("/health/ready"):
+            under_way.add(request)
+            most = max(most, len(under_way))
+
+    def end(request: Request) -> None:
+        under_way.discard(request)
+
+    def hang(_route: Route) -> None:
+        pass
+
+    window.page.on("request", begin)
+    window.page.on("requestfailed", end)
+    window.page.on("requestfinished", end)
+    await window.page.route("**/health/ready", hang)
+    await window.go()
+    server = window.page.get_by_role("region", name="The server")
+    await expect(server).to_contain_text("No answer", timeout=8_000)
+    await window.page.wait_for_timeout(12_000)
+    assert most == 1
+    await window.page.unroute("**/health/ready")
     await expect(server).to_contain_text("Ready")

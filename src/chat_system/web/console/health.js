@@ -6,6 +6,8 @@ import { sentenceOf } from "./states.js";
 import { countOf } from "./times.js";
 
 const ASK_EVERY_MS = 5_000;
+/** What has not answered by then is not well. A browser has few connections to one server, and others need them. */
+const ANSWER_MAX_MS = 4_000;
 
 /** A lag that no one needs to know of. */
 const LAG_QUIET_S = 2;
@@ -37,15 +39,21 @@ export function watchHealth() {
   const word = el("p", { role: "status" });
   const rest = el("div");
   byId("health").append(word, rest);
+  let timer = 0;
+  let isLooking = false;
   const look = async () => {
-    if (document.hidden) return;
+    // One look at a time: an old answer never comes after a newer one.
+    if (document.hidden || isLooking) return;
+    clearTimeout(timer);
+    isLooking = true;
     const { kind, word: said, detail = "", table } = await report();
+    isLooking = false;
+    timer = setTimeout(look, ASK_EVERY_MS);
     word.className = `dot ${kind}`;
     // What is set anew is read out anew.
     if (word.textContent !== said) word.textContent = said;
     rest.replaceChildren(detail && el("p", { className: "aside" }, detail), table ?? "");
   };
-  setInterval(look, ASK_EVERY_MS);
   document.addEventListener("visibilitychange", look);
   void look();
 }
@@ -54,12 +62,12 @@ export function watchHealth() {
 async function report() {
   let ready;
   try {
-    ready = await api.ready();
+    ready = await api.ready(AbortSignal.timeout(ANSWER_MAX_MS));
   } catch (error) {
-    if (error instanceof Problem && error.status === 0) return { kind: "bad", word: "No answer" };
+    if (!(error instanceof Problem) || error.status === 0) return { kind: "bad", word: "No answer" };
     return { kind: "bad", word: "Not ready", detail: sentenceOf(error) };
   }
-  const table = tableOf(await api.metrics().catch(() => ""));
+  const table = tableOf(await api.metrics(AbortSignal.timeout(ANSWER_MAX_MS)).catch(() => ""));
   if (ready.search) return { kind: "poor", word: "Ready, but for search", detail: ready.search, table };
   return { kind: "good", word: "Ready", table };
 }
