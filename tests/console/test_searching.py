@@ -46,6 +46,53 @@ async def test_a_result_leads_to_its_message(house: House, open_window: OpenWind
     await expect(window.message(501).locator("mark")).to_have_text("needle")
 
 
+async def test_a_message_that_is_chosen_again_is_gone_to_again(
+    house: House, open_window: OpenWindow, talk: ChatAt
+) -> None:
+    """A result, or a number, that the address already names: the reader has scrolled away."""
+    await talk.post_batch(*[f"filler {number}" for number in range(500)])
+    await talk.post_batch("the needle", *[f"more {number}" for number in range(400)])
+    window = await open_window(house, address(talk.token, 1))
+    await window.is_live()
+    await window.search("NEEDLE")
+    await window.found.get_by_role("link").click()
+    await expect(window.message(501)).to_be_in_viewport()
+    await window.scroll_to(0)
+    await expect(window.message(1)).to_be_in_viewport()
+    await window.found.get_by_role("link").click()
+    await expect(window.message(501)).to_be_in_viewport()
+    await window.scroll_to(0)
+    await expect(window.message(1)).to_be_in_viewport()
+    number = window.page.get_by_label("Go to message number")
+    await number.fill("501")
+    await number.press("Enter")
+    await expect(window.message(501)).to_be_in_viewport()
+    # More digits than an address takes.
+    await number.fill("99999999999")
+    await number.press("Enter")
+    await expect(window.message(901)).to_be_in_viewport()
+
+
+async def test_a_jump_that_failed_is_made_when_asked_again(house: House, open_window: OpenWindow, talk: ChatAt) -> None:
+    """Not only is what was there drawn again."""
+    for _ in range(2):
+        await talk.post_batch(*[f"filler {number}" for number in range(500)])
+    window = await open_window(house, address(talk.token, 1))
+    await window.is_live()
+    window.forgive("ERR_FAILED")
+    await expect(window.message(1000)).to_be_in_viewport()
+    await window.page.route("**/messages?after=*", lambda route: route.abort())
+    number = window.page.get_by_label("Go to message number")
+    await number.fill("200")
+    await number.press("Enter")
+    alert = window.page.get_by_role("alert").filter(has_text="could not be loaded")
+    await expect(alert).to_be_visible()
+    await window.page.unroute("**/messages?after=*")
+    await alert.get_by_role("button", name="Try again").click()
+    await expect(window.message(200)).to_be_in_viewport()
+    await expect(alert).to_be_hidden()
+
+
 async def test_a_search_over_all_chats_leads_to_another_chat(
     house: House, open_window: OpenWindow, talk: ChatAt
 ) -> None:

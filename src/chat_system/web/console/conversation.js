@@ -41,6 +41,8 @@ export class Conversation {
   #closed = new AbortController();
   /** What says that a page could not be read. @type {HTMLElement | undefined} */
   #trouble;
+  /** Tries again what failed. */
+  #again = () => {};
 
   #title = el("h2");
   #goto = el("input", {
@@ -68,7 +70,7 @@ export class Conversation {
     type: "button",
     className: "news",
     hidden: true,
-    onclick: () => void this.#load(this.#timeline.toEnd()),
+    onclick: () => void this.#load(() => this.#timeline.toEnd()),
   });
 
   /**
@@ -147,8 +149,10 @@ export class Conversation {
 
   /** @param {number} number */
   async show(number) {
-    await this.#load(this.#timeline.to(number));
-    this.#mark(number);
+    await this.#load(async () => {
+      await this.#timeline.to(number);
+      this.#mark(number);
+    });
   }
 
   /** Take away the marks of a search. */
@@ -178,9 +182,14 @@ export class Conversation {
         className: "go-to",
         onsubmit: (/** @type {Event} */ event) => {
           event.preventDefault();
-          const number = Number(this.#goto.value);
+          // An address takes no more digits than a chat has.
+          const number = Math.min(Number(this.#goto.value), this.#history.end);
           this.#goto.value = "";
-          if (Number.isSafeInteger(number) && number > 0) location.hash = addressOf(this.#token, this.#chat, number);
+          if (!Number.isInteger(number) || number < 1) return;
+          const address = addressOf(this.#token, this.#chat, number);
+          // Nothing tells of an address that is chosen again.
+          if (address === location.hash) void this.show(number);
+          else location.hash = address;
         },
       },
       this.#goto,
@@ -240,7 +249,7 @@ export class Conversation {
    */
   #send(sender, body) {
     this.#desk.outbox.send(sender, body);
-    void this.#load(this.#timeline.toEnd());
+    void this.#load(() => this.#timeline.toEnd());
   }
 
   #draw() {
@@ -304,17 +313,24 @@ export class Conversation {
     this.#draw();
   }
 
-  /** @param {Promise<void>} loading */
-  async #load(loading) {
+  /** @param {() => Promise<void>} go somewhere in the chat */
+  async #load(go) {
+    // Who goes elsewhere no longer wants to go where that failed.
+    this.#trouble?.remove();
+    this.#trouble = undefined;
     try {
-      await loading;
+      await go();
     } catch (error) {
-      if (!this.#closed.signal.aborted && !isAbort(error)) this.#tell(error);
+      if (!this.#closed.signal.aborted && !isAbort(error)) this.#tell(error, () => void this.#load(go));
     }
   }
 
-  /** @param {unknown} error why a page could not be read */
-  #tell(error) {
+  /**
+   * @param {unknown} error why a page could not be read
+   * @param {() => void} again drawing asks again for what is missing in view
+   */
+  #tell(error, again = () => this.#draw()) {
+    this.#again = again;
     this.#trouble = failure("Some messages could not be loaded", error, () => this.#forgetTrouble());
     this.#state.replaceChildren(this.#trouble);
   }
@@ -324,7 +340,7 @@ export class Conversation {
     if (!this.#trouble) return;
     this.#trouble.remove();
     this.#trouble = undefined;
-    this.#draw();
+    this.#again();
   }
 
   /** @param {Problem | undefined} problem why there is nothing more to come */

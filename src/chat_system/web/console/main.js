@@ -276,11 +276,20 @@ function onKey(event) {
   search.open("chat");
 }
 
+/** @param {MouseEvent} event */
+function onClick(event) {
+  const link = event.target instanceof Element && /** @type {HTMLAnchorElement | null} */ (event.target.closest("a"));
+  const elsewhere = event.ctrlKey || event.metaKey || event.shiftKey;
+  // The browser tells of a new address only: who chooses the same one again, having scrolled away, wants to be there.
+  if (link && !elsewhere && placeOf(link.hash).application && link.hash === location.hash) void route();
+}
+
 byId("skip").addEventListener("click", (event) => {
   event.preventDefault();
   main.focus();
 });
 document.addEventListener("keydown", onKey);
+document.addEventListener("click", onClick);
 window.addEventListener("hashchange", () => void route());
 // Without the table a search still finds all, and marks what it can.
 loadFolding().catch(() => {});
