@@ -135,6 +135,30 @@ async def test_a_stale_answer_is_cancelled_and_never_shown(house: House, open_wi
     await expect(window.found).to_contain_text("banana")
 
 
+async def test_a_search_that_is_given_up_is_not_busy_any_more(
+    house: House, open_window: OpenWindow, talk: ChatAt
+) -> None:
+    """The field is cleared, or the search closed, before the answer comes."""
+    await talk.post("apple")
+    window = await open_window(house, address(talk.token, 1))
+    await window.is_live()
+    panel = window.page.locator("#search")
+
+    def hang(_route: Route) -> None:
+        pass
+
+    await window.page.route("**/search?*", hang)
+    await window.search("apple")
+    await expect(panel).to_have_attribute("aria-busy", "true")
+    await window.page.get_by_label("Search messages").fill("")
+    await expect(panel).not_to_have_attribute("aria-busy", "true", timeout=3_000)
+    async with window.page.expect_request("**/search?q=apple*"):
+        await window.page.get_by_label("Search messages").fill("apple")
+    await expect(panel).to_have_attribute("aria-busy", "true")
+    await window.page.get_by_label("Search messages").press("Escape")
+    await expect(panel).not_to_have_attribute("aria-busy", "true", timeout=3_000)
+
+
 async def test_results_follow_edits_and_deletions(house: House, open_window: OpenWindow, talk: ChatAt) -> None:
     """What no longer matches leaves the list, what was edited shows its new text."""
     await talk.post_batch("red one", "red two", "red three")

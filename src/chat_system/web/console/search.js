@@ -127,7 +127,9 @@ export class Search {
     if (!this.isOpen) return;
     this.#asked = false;
     this.panel.hidden = true;
+    clearTimeout(this.#timer);
     this.#asking.abort();
+    this.panel.removeAttribute("aria-busy");
     this.#onClose();
   }
 
@@ -162,6 +164,8 @@ export class Search {
     const q = this.#input.value;
     this.#next = null;
     if (q === "" || [...q].length > QUERY_MAX_CHARACTERS) {
+      // What was asked before is cancelled and will not take it away.
+      this.panel.removeAttribute("aria-busy");
       this.#found = [];
       this.#told.textContent = q ? `A search may have ${QUERY_MAX_CHARACTERS} characters.` : "";
       this.#draw();
