@@ -11,6 +11,9 @@ from tests.console.conftest import OpenWindow
 from tests.console.windows import Window, address
 from tests.houses import House
 
+DEPTH = 90
+"""Of nested arrays: around a thousand numbers, 2,000 characters as they are sent, far more than 100,000 as shown."""
+
 pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
     only("embedded", because="both houses return text as it came, as tests/properties prove"),
@@ -100,6 +103,29 @@ async def test_each_text_has_the_direction_of_its_own_first_letter(
         assert name is not None
         assert time is not None
         assert time["x"] > name["x"] + name["width"]
+
+
+async def test_metadata_is_made_text_when_it_is_looked_at(house: House, open_window: OpenWindow, talk: ChatAt) -> None:
+    """Not before; and of what nests deeply, which indentation makes long, the beginning is shown and it says so."""
+    deep: list[object] = [1] * 1000
+    for _ in range(DEPTH):
+        deep = [deep]
+    await talk.post("small", metadata={"order": 1042})
+    await talk.post("deep", metadata={"deep": deep})
+    window = await open_window(house, address(talk.token, 1))
+    await expect(window.message(2)).to_be_in_viewport()
+    shown = window.page.locator(".metadata pre")
+    await expect(shown).to_have_count(0)
+    await window.message(1).get_by_text("Metadata").click()
+    await expect(window.message(1).locator("pre")).to_contain_text('"order": 1042')
+    await expect(window.message(1).locator(".metadata .aside")).to_have_count(0)
+    await window.message(2).get_by_text("Metadata").click()
+    await expect(window.message(2).locator(".metadata .aside")).to_contain_text("The first 10,000 of ")
+    assert len(await window.message(2).locator("pre").text_content() or "") == 10_000
+    # Opened again, it is there once.
+    for _ in range(2):
+        await window.message(1).get_by_text("Metadata").click()
+    await expect(window.message(1).locator("pre")).to_have_count(1)
 
 
 @pytest.mark.parametrize("width", [1280, 360])

@@ -3,7 +3,7 @@
 import { addressOf } from "./address.js";
 import { el, foreign, marked } from "./dom.js";
 import { matches } from "./folding.js";
-import { clockOf, dayOf, fullTimeOf, isSameDay } from "./times.js";
+import { clockOf, countOf, dayOf, fullTimeOf, isSameDay } from "./times.js";
 
 /** @import { Message } from "./types.js" */
 /** @import { Change } from "./changes.js" */
@@ -15,6 +15,7 @@ const HUES = 6;
 /** What is longer is shown in part, until it is asked for. */
 const SHOWN_CHARACTERS = 3_000;
 const SHOWN_LINES = 30;
+const METADATA_CHARACTERS = 10_000;
 
 /**
  * @typedef {object} Shown all that a row depends on
@@ -141,9 +142,16 @@ function drawBody(row, body, text, needle) {
 function beginningOf(text) {
   const lines = text.split("\n", SHOWN_LINES + 1);
   const part = lines.length > SHOWN_LINES ? lines.slice(0, SHOWN_LINES).join("\n") : text;
-  if (part.length <= SHOWN_CHARACTERS) return part;
+  return beginning(part, SHOWN_CHARACTERS);
+}
+
+/**
+ * @param {string} text
+ * @param {number} length
+ */
+function beginning(text, length) {
   // Never between the two halves of one character.
-  return part.slice(0, SHOWN_CHARACTERS).replace(/[\uD800-\uDBFF]$/, "");
+  return text.length <= length ? text : text.slice(0, length).replace(/[\uD800-\uDBFF]$/, "");
 }
 
 /**
@@ -154,17 +162,26 @@ function beginningOf(text) {
  */
 function notesOf(message, deleted, change, onTrouble) {
   const notes = [];
-  if (message.metadata && !deleted)
-    notes.push(
-      el(
-        "details",
-        { className: "metadata" },
-        el("summary", {}, "Metadata"),
-        el("pre", { tabIndex: 0 }, JSON.stringify(message.metadata, null, 2)),
-      ),
-    );
+  if (message.metadata && !deleted) notes.push(metadataOf(message.metadata));
   if (change?.state === "failed") notes.push(trouble(change.reason ?? "", onTrouble.retry, onTrouble.discard));
   return notes;
+}
+
+/** @param {Record<string, unknown>} metadata */
+function metadataOf(metadata) {
+  const details = el("details", { className: "metadata" }, el("summary", {}, "Metadata"));
+  // Not before it is looked at: that of 400 rows would be megabytes of text that no one reads.
+  const show = () => {
+    const text = JSON.stringify(metadata, null, 2);
+    const part = beginning(text, METADATA_CHARACTERS);
+    details.append(el("pre", { tabIndex: 0 }, part));
+    if (part.length < text.length)
+      details.append(
+        el("p", { className: "aside" }, `The first ${countOf(part.length)} of ${countOf(text.length)} characters.`),
+      );
+  };
+  details.addEventListener("toggle", show, { once: true });
+  return details;
 }
 
 /**
