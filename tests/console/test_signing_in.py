@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from tests.client import Client
 from tests.conftest import BuildHouse, only
@@ -54,6 +54,61 @@ async def test_the_admin_key_is_asked_for_and_opens_all(locked: House, open_wind
     await page.get_by_role("button", name="Sign out").click()
     await expect(page.get_by_label("Admin key")).to_be_visible()
     assert await page.evaluate("Object.keys(sessionStorage)") == []
+
+
+async def test_a_late_answer_is_not_shown_over_the_sign_in_form(locked: House, open_window: OpenWindow) -> None:
+    """The list is read again while someone signs out: its answer comes afterwards."""
+    await seeded(locked)
+    window = await open_window(locked)
+    window.forgive(REFUSED)
+    page = window.page
+    await page.get_by_label("Admin key").fill(KEY)
+    await page.get_by_label("Admin key").press("Enter")
+    await expect(page.get_by_role("link", name="Behind a key")).to_be_visible()
+    held: list[Route] = []
+
+    async def hold(route: Route) -> None:
+        if "authorization" in route.request.headers:
+            held.append(route)
+        else:
+            await route.continue_()
+
+    await page.route("**/applications?*", hold)
+    while not held:
+        await page.wait_for_timeout(100)
+    await page.get_by_role("button", name="Sign out").click()
+    await expect(page.get_by_label("Admin key")).to_be_visible()
+    await held[0].continue_()
+    await page.wait_for_timeout(1000)
+    await expect(page.get_by_label("Admin key")).to_be_visible()
+    await expect(page.get_by_role("link", name="Behind a key")).to_have_count(0)
+
+
+async def test_signing_out_forgets_what_was_written_and_found(locked: House, open_window: OpenWindow) -> None:
+    """Whoever signs in next in this tab finds no draft, no query and no result."""
+    await seeded(locked)
+    window = await open_window(locked)
+    window.forgive(REFUSED)
+    page = window.page
+
+    async def sign_in() -> None:
+        await page.get_by_label("Admin key").fill(KEY)
+        await page.get_by_label("Admin key").press("Enter")
+        await page.get_by_role("link", name="Behind a key").click()
+        await page.get_by_role("link", name="Quiet").click()
+        await window.is_live()
+
+    await sign_in()
+    await page.get_by_label("Message", exact=True).fill("a draft")
+    await window.search("hello")
+    await expect(window.found).to_have_count(1)
+    await page.get_by_role("link", name="All applications").click()
+    await page.get_by_role("button", name="Sign out").click()
+    await expect(page.get_by_label("Admin key")).to_be_visible()
+    await expect(page.locator("#query")).to_have_value("")
+    await expect(page.locator("#search .found > li")).to_have_count(0)
+    await sign_in()
+    await expect(page.get_by_label("Message", exact=True)).to_have_value("")
 
 
 async def test_a_token_is_enough_for_its_own_chats(locked: House, open_window: OpenWindow) -> None:

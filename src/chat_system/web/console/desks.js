@@ -47,6 +47,11 @@ export function openDesk(token, chat) {
   return desk;
 }
 
+/** Forget all that was begun, whoever comes next. What is under way is still carried out. */
+export function clearDesks() {
+  desks.clear();
+}
+
 /**
  * Leave it as it is; it is kept if something on it is not done.
  * @param {Desk} desk

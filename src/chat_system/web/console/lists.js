@@ -125,6 +125,8 @@ export class List {
     this.#reading = true;
     try {
       await work();
+      // Of a list that was left nothing is shown any more: something else may stand in its place.
+      if (this.#closing.signal.aborted) return;
       this.#more.replaceChildren();
       this.#draw();
       this.#onLoaded(this.items);

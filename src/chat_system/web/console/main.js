@@ -3,6 +3,7 @@
 import { addressOf, placeOf } from "./address.js";
 import { Problem, api } from "./api.js";
 import { Conversation } from "./conversation.js";
+import { clearDesks } from "./desks.js";
 import { askForName } from "./dialogs.js";
 import { byId, el, foreign } from "./dom.js";
 import { loadFolding } from "./folding.js";
@@ -248,6 +249,8 @@ function open(token) {
 
 function signOut() {
   session.end();
+  clearDesks();
+  search.forget();
   listed = null;
   if (location.hash.length > 2) location.hash = addressOf();
   else void route();

@@ -133,6 +133,13 @@ export class Search {
     this.#onClose();
   }
 
+  /** Close it, and keep neither what was typed nor what was found. */
+  forget() {
+    this.close();
+    this.#input.value = "";
+    void this.#ask();
+  }
+
   /**
    * Keep what was found in step with what happens in the chat that is shown.
    * @param {number} chat
