@@ -34,6 +34,8 @@ async def a_warm_chat(exposed: Exposed, connect: Connect) -> ChatAt:
     await exposed.until_applied()
     # A process that never looked into this part of Redis asks MySQL about the application first.
     assert len(await chat.messages()) == 1
+    # Elasticsearch shows once a second what it has.
+    await until(lambda: chat.search("before"), "the message is found")
     return chat
 
 
