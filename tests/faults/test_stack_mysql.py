@@ -9,6 +9,7 @@ import pytest
 
 from tests.client import ChatAt
 from tests.conftest import Connect, only
+from tests.eventually import eventually
 from tests.faults.conftest import Expose, UnderLoad
 from tests.faults.exposed import STORE, Exposed
 from tests.faults.load import Load
@@ -35,7 +36,11 @@ async def a_warm_chat(exposed: Exposed, connect: Connect) -> ChatAt:
     # A process that never looked into this part of Redis asks MySQL about the application first.
     assert len(await chat.messages()) == 1
     # Elasticsearch shows once a second what it has.
-    await until(lambda: chat.search("before"), "the message is found")
+
+    async def found() -> list[int]:
+        return [message["number"] for message in await chat.search("before")]
+
+    await eventually(found, [1])
     return chat
 
 
