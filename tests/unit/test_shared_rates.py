@@ -131,3 +131,22 @@ async def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         await admit(limiter, key)
         assert len(limiter._leases) <= 100  # noqa: SLF001 - what it keeps is what is bounded
     assert not limiter._renewing  # noqa: SLF001
+
+
+@pytest.mark.timeout(10)
+async def test_requests_that_come_in_the_moment_of_a_grant_do_not_stop_the_loop() -> None:
+    """Those that find the grant there and used up ask anew: to look again and again would stop the whole process."""
+    granted: asyncio.Future[tuple[int, float]] = asyncio.get_running_loop().create_future()
+
+    class Once:
+        async def take(self, *_: object) -> tuple[int, float]:
+            return (1, 0.0) if granted.done() else await granted
+
+    limiter = SharedRateLimiter("application", 1, 10, Once())
+    requests = [asyncio.create_task(admit(limiter))]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    granted.set_result((1, 0.0))
+    # The loop takes these up behind the grant, and ahead of what its end calls back.
+    requests += [asyncio.create_task(admit(limiter)) for _ in range(2)]
+    await asyncio.gather(*requests)

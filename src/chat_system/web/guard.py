@@ -98,7 +98,6 @@ class SharedRateLimiter:
             renewing = self._renewing.get(key)
             if renewing is None:
                 renewing = self._renewing[key] = asyncio.create_task(self._take(key))
-                renewing.add_done_callback(lambda _: self._renewing.pop(key, None))
             try:
                 await asyncio.shield(renewing)
             except Unavailable:
@@ -106,7 +105,13 @@ class SharedRateLimiter:
                 return
 
     async def _take(self, key: Hashable) -> None:
-        granted, after_s = await self._rates.take(f"{self._policy}:{key}", self._cost_us, self._depth_us, self._wanted)
+        try:
+            granted, after_s = await self._rates.take(
+                f"{self._policy}:{key}", self._cost_us, self._depth_us, self._wanted
+            )
+        finally:
+            # Not in a callback, which comes later: who waited for what has ended would go round without a pause.
+            del self._renewing[key]
         if not granted:
             window_s = max(1, round(self._depth_us / 1_000_000))
             raise TooMany(self._policy, self._burst, window_s, max(1, math.ceil(after_s)))
